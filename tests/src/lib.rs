@@ -1,0 +1,4 @@
+//! The simulated hosts: both hypervisors and their back ends, written from the specifications
+//! and sharing no ring code, wire struct or check with the drivers they test.
+
+pub mod memory;
