@@ -1,4 +1,6 @@
 //! The simulated hosts: both hypervisors and their back ends, written from the specifications
 //! and sharing no ring code, wire struct or check with the drivers they test.
 
+pub mod disk;
 pub mod memory;
+pub mod rng;
