@@ -1,0 +1,3 @@
+//! The real hosts, each booted by its own recipe.
+
+pub mod l1;
