@@ -1,0 +1,66 @@
+//! What a paravirtual bus shows of its devices, whichever host it is on.
+
+use crate::fault::HostFault;
+use core::fmt;
+
+/// What a device does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Class {
+    /// Disks: a Xen `vbd`, a Hyper-V SCSI controller.
+    Block,
+    /// A network interface: a Xen `vif`, a Hyper-V synthetic NIC.
+    Net,
+    /// Something this library has no driver for; it is listed and left alone.
+    Other,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Block => "block",
+            Self::Net => "net",
+            Self::Other => "other",
+        })
+    }
+}
+
+/// A device as its bus names it.
+pub trait Device: Clone + fmt::Debug + fmt::Display {
+    /// What it does.
+    fn class(&self) -> Class;
+}
+
+/// Something happened on a bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BusEvent<D> {
+    /// A device is there: at start, or plugged in later.
+    Offered(D),
+    /// A device is no longer there; its driver's requests fail with
+    /// [`HostFault::Withdrawn`].
+    Gone(D),
+}
+
+/// A bus that offers devices. Devices come and go at any moment; one that fails does not stop
+/// the others.
+pub trait Bus {
+    /// How the bus names a device.
+    type Device: Device;
+
+    /// Does what is waiting to be done, without waiting, and returns the next event if there is
+    /// one.
+    ///
+    /// # Errors
+    /// A latched [`HostFault`] when the bus itself (not a device on it) is beyond use.
+    fn poll(&self) -> Result<Option<BusEvent<Self::Device>>, HostFault>;
+}
+
+/// A line to one device's back end: the doorbell of a ring.
+pub trait Doorbell {
+    /// Has the back end look at the ring.
+    fn notify(&self);
+
+    /// Whether the back end has rung since this was last asked.
+    fn take_pending(&self) -> bool;
+}

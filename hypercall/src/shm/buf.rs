@@ -1,0 +1,329 @@
+//! A buffer in lent pages.
+
+use super::pool::{Header, Link, NONE};
+use super::{OutOfSpan, PAGE_SIZE, Span};
+use core::fmt;
+use core::ptr::NonNull;
+
+/// A chain of lent pages that holds `len()` bytes, owned like a `Vec`: it moves into a request,
+/// comes back with its completion, and returns its pages to the pool when dropped.
+///
+/// The host may be able to write the bytes at any moment, so there is no slice of them: copy out
+/// with [`read_at`](Self::read_at), in with [`write_at`](Self::write_at).
+pub struct Buf {
+    header: NonNull<Header>,
+    len: u32,
+    head: u16,
+    tail: u16,
+    pages: u16,
+}
+
+// SAFETY: a buffer is the only owner of its pages' links, and the pool is reached by atomics.
+unsafe impl Send for Buf {}
+// SAFETY: through a shared reference the links are only read.
+unsafe impl Sync for Buf {}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buf({} bytes in {} pages)", self.len, self.pages)
+    }
+}
+
+/// Why [`Buf::append`] refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The buffers come from different pools.
+    OtherPool,
+    /// The sum would not fit a buffer (65,535 pages or 4 GiB).
+    TooLarge,
+}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtherPool => "the buffers come from different pools",
+            Self::TooLarge => "the joined buffer would be too large",
+        })
+    }
+}
+
+impl core::error::Error for AppendError {}
+
+/// A buffer's bytes in one page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// What names the page to the host: grant reference or frame number.
+    pub token: u64,
+    /// Where the bytes start in the page, in bytes.
+    pub offset: u16,
+    /// How many bytes; `offset + len <= 4096`.
+    pub len: u16,
+}
+
+impl Buf {
+    /// A buffer of no pages, which is only ever seen by the pool.
+    ///
+    /// # Safety
+    /// The caller passes on one count of the header.
+    pub(super) unsafe fn empty(header: NonNull<Header>) -> Self {
+        Self {
+            header,
+            len: 0,
+            head: NONE,
+            tail: NONE,
+            pages: 0,
+        }
+    }
+
+    #[inline]
+    fn header(&self) -> &Header {
+        // SAFETY: this buffer's count keeps the header alive.
+        unsafe { self.header.as_ref() }
+    }
+
+    #[inline]
+    fn link(&self, page: u16) -> Link {
+        // SAFETY: callers pass pages of this buffer, whose links only its owner writes, by
+        // `set_link`, which takes `&mut self`.
+        unsafe { *self.header().meta(page).link.get() }
+    }
+
+    #[inline]
+    fn set_link(&mut self, page: u16, link: Link) {
+        // SAFETY: as in `link`, and `&mut self` excludes readers.
+        unsafe { *self.header().meta(page).link.get() = link };
+    }
+
+    /// Adds a page that was just claimed for this buffer.
+    #[inline]
+    pub(super) fn push(&mut self, page: u16, len: u16) {
+        if self.head == NONE {
+            self.head = page;
+        } else {
+            let tail = self.tail;
+            let link = self.link(tail);
+            self.set_link(tail, Link { next: page, ..link });
+        }
+        self.tail = page;
+        self.set_link(
+            page,
+            Link {
+                next: NONE,
+                offset: 0,
+                len,
+            },
+        );
+        self.pages = self.pages.wrapping_add(1);
+        self.len = self.len.wrapping_add(u32::from(len));
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether it holds no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many pages it has.
+    #[inline]
+    pub fn pages(&self) -> usize {
+        usize::from(self.pages)
+    }
+
+    /// The pieces, a page each, in order.
+    #[inline]
+    pub fn segments(&self) -> Segments<'_> {
+        Segments {
+            buf: self,
+            next: self.head,
+        }
+    }
+
+    /// Shortens to `len` bytes, keeping the pages; does nothing when it is not longer.
+    pub fn truncate(&mut self, len: usize) {
+        let mut rest = len;
+        let mut page = self.head;
+        while page != NONE {
+            let mut link = self.link(page);
+            link.len = rest.min(usize::from(link.len)) as u16;
+            rest = rest.saturating_sub(usize::from(link.len));
+            self.set_link(page, link);
+            page = link.next;
+        }
+        self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
+    }
+
+    /// Drops `count` bytes from the front; does nothing to an empty buffer. Pages stay.
+    pub fn advance(&mut self, count: usize) {
+        let mut rest = count;
+        let mut page = self.head;
+        while page != NONE && rest != 0 {
+            let mut link = self.link(page);
+            let here = rest.min(usize::from(link.len)) as u16;
+            link.len = link.len.wrapping_sub(here);
+            link.offset = link.offset.wrapping_add(here);
+            self.len = self.len.wrapping_sub(u32::from(here));
+            rest = rest.wrapping_sub(usize::from(here));
+            self.set_link(page, link);
+            page = link.next;
+        }
+    }
+
+    /// Joins `other` to the end: scatter-gather.
+    ///
+    /// # Errors
+    /// [`AppendError`], with `other`; this buffer is then unchanged.
+    pub fn append(&mut self, other: Buf) -> Result<(), (AppendError, Buf)> {
+        if self.header != other.header {
+            return Err((AppendError::OtherPool, other));
+        }
+        let (Some(len), Some(pages)) = (
+            self.len.checked_add(other.len),
+            self.pages.checked_add(other.pages),
+        ) else {
+            return Err((AppendError::TooLarge, other));
+        };
+        let tail = self.tail;
+        let link = self.link(tail);
+        self.set_link(
+            tail,
+            Link {
+                next: other.head,
+                ..link
+            },
+        );
+        self.tail = other.tail;
+        self.len = len;
+        self.pages = pages;
+        let other = core::mem::ManuallyDrop::new(other);
+        // SAFETY: `other`'s pages are ours now; its count goes with it, and ours remains.
+        unsafe { Header::drop_count(other.header) };
+        Ok(())
+    }
+
+    /// Copies `into.len()` bytes out, from byte `offset` of the buffer on.
+    ///
+    /// # Errors
+    /// [`OutOfSpan`] when the buffer is shorter; nothing is copied then.
+    pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), OutOfSpan> {
+        self.check(offset, into.len())?;
+        let mut rest = into;
+        self.walk(offset, |span| {
+            let here = span.len().min(rest.len());
+            let (now, later) = core::mem::take(&mut rest).split_at_mut_checked(here)?;
+            rest = later;
+            span.copy_out(0, now).ok()?;
+            (!rest.is_empty()).then_some(())
+        });
+        Ok(())
+    }
+
+    /// Copies `from` in, from byte `offset` of the buffer on.
+    ///
+    /// # Errors
+    /// [`OutOfSpan`] when the buffer is shorter; nothing is copied then.
+    pub fn write_at(&mut self, offset: usize, from: &[u8]) -> Result<(), OutOfSpan> {
+        self.check(offset, from.len())?;
+        let mut rest = from;
+        self.walk(offset, |span| {
+            let (now, later) = rest.split_at_checked(span.len().min(rest.len()))?;
+            rest = later;
+            span.copy_in(0, now).ok()?;
+            (!rest.is_empty()).then_some(())
+        });
+        Ok(())
+    }
+
+    /// Sets every byte.
+    pub fn fill(&mut self, byte: u8) {
+        self.walk(0, |span| {
+            span.fill(byte);
+            Some(())
+        });
+    }
+
+    fn check(&self, offset: usize, len: usize) -> Result<(), OutOfSpan> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len() => {
+                self.header().count_copied(len);
+                Ok(())
+            }
+            _ => Err(OutOfSpan),
+        }
+    }
+
+    /// Shows `each` the pieces from byte `offset` on, until it answers `None`.
+    fn walk(&self, offset: usize, mut each: impl FnMut(Span<'_>) -> Option<()>) {
+        let mut skip = offset;
+        let mut page = self.head;
+        while page != NONE {
+            let link = self.link(page);
+            let len = usize::from(link.len);
+            let here = skip.min(len);
+            skip = skip.wrapping_sub(here);
+            if here < len {
+                let start = usize::from(link.offset).wrapping_add(here);
+                // SAFETY: the page is this buffer's, so it exists and is lent memory without
+                // references; the part is inside it because `offset + len <= 4096`.
+                let whole = unsafe { Span::new(self.header().data(page), PAGE_SIZE) };
+                let Ok(part) = whole.part(start, len.wrapping_sub(here)) else {
+                    return;
+                };
+                if each(part).is_none() {
+                    return;
+                }
+            }
+            page = link.next;
+        }
+    }
+}
+
+impl Drop for Buf {
+    #[inline]
+    fn drop(&mut self) {
+        let mut page = self.head;
+        while page != NONE {
+            let next = self.link(page).next;
+            // SAFETY: the page is this buffer's, which is going.
+            unsafe { self.header().give_back(page) };
+            page = next;
+        }
+        // SAFETY: this buffer's own count, given up last.
+        unsafe { Header::drop_count(self.header) }
+    }
+}
+
+/// Iterates over a buffer's pieces; pieces of no bytes are passed over.
+#[derive(Debug, Clone)]
+pub struct Segments<'a> {
+    buf: &'a Buf,
+    next: u16,
+}
+
+impl Iterator for Segments<'_> {
+    type Item = Segment;
+
+    #[inline]
+    fn next(&mut self) -> Option<Segment> {
+        while self.next != NONE {
+            let page = self.next;
+            let link = self.buf.link(page);
+            self.next = link.next;
+            if link.len != 0 {
+                // SAFETY: the page is the buffer's.
+                let token = unsafe { self.buf.header().meta(page) }.token();
+                return Some(Segment {
+                    token,
+                    offset: link.offset,
+                    len: link.len,
+                });
+            }
+        }
+        None
+    }
+}

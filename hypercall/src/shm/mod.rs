@@ -1,0 +1,31 @@
+//! Memory shared with a host that is not trusted.
+//!
+//! The host may write such memory at any moment, so no Rust reference to it ever exists. It is
+//! reached by atomic words (indices, flags), by copying whole records out or in ([`Page::read`],
+//! [`Slot::read`]) and by bulk copies ([`Span::copy_out`]). What was copied out once is private:
+//! check the copy, never the memory.
+//!
+//! * [`Page`] and [`Span`] are views of one page, of any run of bytes.
+//! * [`Pages`] owns a run of pages; [`Lent`] is a run the host was given access to.
+//! * [`Pool`] cuts lent pages into [`Buf`]s that return by themselves.
+//!
+//! Memory that the host may still write is never given back to the kernel: a [`Lent`] that is
+//! dropped instead of reclaimed is leaked on purpose.
+
+mod buf;
+#[cfg(feature = "hosted")]
+pub mod hosted;
+mod lent;
+mod page;
+mod pages;
+mod pool;
+mod span;
+
+pub use buf::{AppendError, Buf, Segment, Segments};
+pub use lent::{Access, Lent};
+pub use page::{Page, Slot, full_barrier};
+pub use pages::{HostPage, OutOfPages, Pages};
+pub use pool::{Pool, PoolError};
+pub use span::{OutOfSpan, Span};
+
+pub use crate::platform::PAGE_SIZE;
