@@ -1,0 +1,11 @@
+//! The guest kernel's jobs, apart from the kernel: what to do with a host and its disks once they are there.
+//!
+//! The image (`main.rs`) runs them on the machine it wakes up on; tests and the demonstration run the very same
+//! code in an ordinary process, over disks in memory or over a simulated host.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod command_line;
+pub mod report;
