@@ -3,4 +3,5 @@
 
 pub mod disk;
 pub mod memory;
+pub mod ram;
 pub mod rng;

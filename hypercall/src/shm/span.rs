@@ -241,6 +241,34 @@ impl<'a> Span<'a> {
         Ok(unsafe { AtomicU64::from_ptr(self.word(offset)?) }.fetch_or(bits, Ordering::AcqRel))
     }
 
+    /// Sets bits of an aligned word in one step; returns the word as it was.
+    ///
+    /// # Errors
+    /// [`OutOfSpan`], also for an unaligned place.
+    #[inline]
+    pub fn set_u32(self, offset: usize, bits: u32) -> Result<u32, OutOfSpan> {
+        // SAFETY: as in `load_u32`.
+        Ok(unsafe { AtomicU32::from_ptr(self.word(offset)?) }.fetch_or(bits, Ordering::AcqRel))
+    }
+
+    /// Stores `new` if the aligned word is `old`: `Ok(Ok(()))` when it was, else what it is.
+    ///
+    /// # Errors
+    /// [`OutOfSpan`], also for an unaligned place.
+    #[inline]
+    pub fn exchange_u32(
+        self,
+        offset: usize,
+        old: u32,
+        new: u32,
+    ) -> Result<Result<(), u32>, OutOfSpan> {
+        // SAFETY: as in `load_u32`.
+        let word = unsafe { AtomicU32::from_ptr(self.word(offset)?) };
+        Ok(word
+            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
+            .map(|_| ()))
+    }
+
     /// Loads an aligned half-word.
     ///
     /// # Errors
