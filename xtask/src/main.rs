@@ -10,13 +10,16 @@ mod patch;
 mod paths;
 mod progress;
 mod qemu;
+mod tiny;
 mod vmlinux;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+
+use hosts::jobs::{Job, Outcome};
 
 /// Builds, boots and checks pv-drivers.
 #[derive(Parser)]
@@ -44,6 +47,25 @@ enum Task {
         #[arg(long, default_value_t = 120)]
         limit: u64,
     },
+    /// Run shell commands in the dom0 of a real Xen (in software emulation)
+    #[command(hide = true)]
+    Dom0 {
+        /// A file to have in the current directory there, as NAME=PATH or PATH
+        #[arg(long = "file", value_name = "NAME=PATH")]
+        files: Vec<String>,
+        /// The commands
+        #[arg(long)]
+        run: String,
+        /// Seconds the commands may take
+        #[arg(long, default_value_t = 120)]
+        limit: u64,
+    },
+    /// Write the smallest PVH kernel to a file
+    #[command(hide = true)]
+    Tiny {
+        /// The file
+        path: PathBuf,
+    },
 }
 
 /// Lower-case hexadecimal.
@@ -70,29 +92,51 @@ fn run(cli: Cli) -> Result<()> {
             linux,
             limit,
         } => {
-            let files = files
-                .iter()
-                .map(|f| named_file(f))
-                .collect::<Result<Vec<_>>>()?;
             let debian = debian::Debian::prepare(&progress)?;
-            let job = hosts::l1::Job {
-                name: "run".into(),
-                script: run,
-                files,
-                limit: Duration::from_secs(limit),
-            };
             let log = paths::work().join("logs/l1.log");
-            let outcomes = hosts::l1::boot(&debian, &[job], linux, &log, &progress)?;
+            let outcomes = hosts::l1::boot(
+                &debian,
+                &[shell(&files, run, limit)?],
+                linux,
+                &log,
+                &progress,
+            )?;
             progress.finish();
-            for line in outcomes.iter().flat_map(|o| &o.lines) {
-                println!("{:8.2} {}", line.at.as_secs_f64(), line.text);
-            }
-            match outcomes[0].status {
-                Some(0) => Ok(()),
-                Some(status) => bail!("the commands ended with status {status}"),
-                None => bail!("the commands did not end; see {}", log.display()),
-            }
+            show(&outcomes[0], &log)
         }
+        Task::Dom0 { files, run, limit } => {
+            let debian = debian::Debian::prepare(&progress)?;
+            let log = paths::work().join("logs/dom0.log");
+            let outcomes =
+                hosts::xen::boot(&debian, &[shell(&files, run, limit)?], &log, &progress)?;
+            progress.finish();
+            show(&outcomes[0], &log)
+        }
+        Task::Tiny { path } => Ok(std::fs::write(path, tiny::elf())?),
+    }
+}
+
+fn shell(files: &[String], script: String, limit: u64) -> Result<Job> {
+    let files = files
+        .iter()
+        .map(|f| named_file(f))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Job {
+        name: "run".into(),
+        script,
+        files,
+        limit: Duration::from_secs(limit),
+    })
+}
+
+fn show(outcome: &Outcome, log: &Path) -> Result<()> {
+    for line in &outcome.lines {
+        println!("{:8.2} {}", line.at.as_secs_f64(), line.text);
+    }
+    match outcome.status {
+        Some(0) => Ok(()),
+        Some(status) => bail!("the commands ended with status {status}"),
+        None => bail!("the commands did not end; see {}", log.display()),
     }
 }
 

@@ -1,0 +1,3 @@
+# A Linux with KVM.
+insert none
+[ -c /dev/kvm ] || echo "@@ no /dev/kvm"

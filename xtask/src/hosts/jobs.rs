@@ -1,0 +1,145 @@
+//! Shell jobs that run inside a booted Linux (the one with KVM, or Xen's dom0): how they get in by an
+//! archive appended to the initramfs, and how their output is cut out of the console.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::initramfs::Tree;
+use crate::paths;
+use crate::qemu::Line;
+
+/// Something to run in the machine.
+pub struct Job {
+    /// A word.
+    pub name: String,
+    /// Shell commands; the files are in the current directory.
+    pub script: String,
+    /// Files by the name they get.
+    pub files: Vec<(String, PathBuf)>,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// What became of a job.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What it printed.
+    pub lines: Vec<Line>,
+    /// The script's exit status; `None` if the machine went down before its end.
+    pub status: Option<i32>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The last part of an `/init`: runs the jobs one after another.
+pub const RUN: &str = include_str!("../../init/jobs.sh");
+
+/// The line after which the machine has nothing more to say.
+pub const DONE: &str = "@@ done";
+
+/// Packs the jobs into an archive called `name`.
+pub fn archive(jobs: &[Job], name: &str) -> Result<PathBuf> {
+    let mut tree = Tree::new();
+    let mut order = String::new();
+    for job in jobs {
+        order += &format!("{}\n", job.name);
+        let at = format!("jobs/{}", job.name);
+        tree.directory(&format!("{at}/files"))
+            .script(&format!("{at}/script"), &job.script);
+        tree.bytes(
+            &format!("{at}/limit"),
+            format!("LIMIT={}\n", job.limit.as_secs()),
+        );
+        for (name, path) in &job.files {
+            tree.file(&format!("{at}/files/{name}"), path);
+        }
+    }
+    tree.bytes("jobs/order", order);
+    tree.cached(&paths::work(), name)
+}
+
+/// What a console line says to someone waiting, if anything.
+pub fn news(machine: &str, line: &Line) -> Option<String> {
+    let words: Vec<&str> = line.text.strip_prefix("@@ ")?.split(' ').collect();
+    match words.as_slice() {
+        ["begin", name, _] => Some(format!("{machine}: {name}")),
+        ["ready", _] => Some(format!(
+            "{machine} is up after {:.0} s",
+            line.at.as_secs_f64()
+        )),
+        _ => None,
+    }
+}
+
+/// Cuts the console into the jobs' parts, in the jobs' order.
+pub fn outcomes<'a>(names: impl Iterator<Item = &'a str>, lines: &[Line]) -> Vec<Outcome> {
+    names.map(|name| outcome(name, lines)).collect()
+}
+
+fn outcome(name: &str, lines: &[Line]) -> Outcome {
+    let (begin, end) = (format!("@@ begin {name} "), format!("@@ end {name} "));
+    let mut outcome = Outcome::default();
+    let Some(first) = lines.iter().position(|l| l.text.starts_with(&begin)) else {
+        return outcome;
+    };
+    for line in &lines[first + 1..] {
+        outcome.took = line.at.saturating_sub(lines[first].at);
+        // A job's last line may lack its line end.
+        if let Some(at) = line.text.find(&end) {
+            outcome.status = line.text[at + end.len()..]
+                .split(' ')
+                .next()
+                .and_then(|s| s.parse().ok());
+            if at > 0 {
+                outcome.lines.push(Line {
+                    at: line.at,
+                    text: line.text[..at].to_owned(),
+                });
+            }
+            break;
+        }
+        outcome.lines.push(line.clone());
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_console_is_cut_into_jobs() {
+        let lines: Vec<Line> = [
+            "@@ ready 1",
+            "@@ begin a 2.0",
+            "x",
+            "tail@@ end a 0 3.0",
+            "@@ begin b 3.1",
+            "y",
+        ]
+        .iter()
+        .enumerate()
+        .map(|(at, text)| Line {
+            at: Duration::from_secs(at as u64),
+            text: (*text).to_owned(),
+        })
+        .collect();
+        let all = outcomes(["a", "b", "c"].into_iter(), &lines);
+        assert_eq!(all[0].status, Some(0));
+        assert_eq!(
+            all[0]
+                .lines
+                .iter()
+                .map(|l| l.text.as_str())
+                .collect::<Vec<_>>(),
+            ["x", "tail"]
+        );
+        assert_eq!(all[0].took, Duration::from_secs(2));
+        assert_eq!((all[1].status, all[1].lines.len()), (None, 1));
+        assert_eq!((all[2].status, all[2].lines.len()), (None, 0));
+        assert_eq!(news("L1", &lines[1]).as_deref(), Some("L1: a"));
+        assert_eq!(news("L1", &lines[2]), None);
+    }
+}

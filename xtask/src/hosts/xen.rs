@@ -1,0 +1,153 @@
+//! A real Xen with a Linux dom0, under QEMU's software emulation: xenstored, blkback and xl are the
+//! genuine articles. One boot serves many jobs, which are shell commands in dom0.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::jobs::{self, Job, Outcome};
+use super::linux;
+use crate::debian::Debian;
+use crate::initramfs::{self, Tree};
+use crate::paths;
+use crate::progress::Progress;
+use crate::qemu::{Ended, Qemu, run};
+
+/// Boot and shutdown, beside the jobs' own limits.
+const OVERHEAD: Duration = Duration::from_secs(60);
+/// Debian names its Xen's files by it.
+const VERSION: &str = "4.20";
+const MODULES: [&str; 10] = [
+    "xen-evtchn",
+    "xen-gntdev",
+    "xen-gntalloc",
+    "xen-privcmd",
+    "xenfs",
+    "loop",
+    "bridge",
+    "tun",
+    "xen-blkback",
+    "xen-netback",
+];
+/// `eager-fpu`: without it FPU state is corrupted under this emulation once a PVH guest runs. `cpuidle=no`:
+/// the emulated MWAIT is not what Xen expects.
+const XEN_ARGS: &str = "console=com1 com1=115200,8n1 dom0_mem=1024M,max:1024M dom0_max_vcpus=1 \
+                        loglvl=warning guest_loglvl=all noreboot=1 sync_console=0 spec-ctrl=eager-fpu cpuidle=no";
+
+/// dom0's files.
+fn machine(debian: &Debian) -> Result<PathBuf> {
+    let mut tree = Tree::new();
+    linux::base(&mut tree, debian, &MODULES)?;
+    tree.script(
+        "init",
+        &[linux::SETUP, include_str!("../../init/dom0.sh"), jobs::RUN].concat(),
+    );
+    tree.script(
+        "etc/xen/scripts/block-lite",
+        include_str!("../../init/block.sh"),
+    );
+    let utils = format!("xen-utils-{VERSION}");
+    let bin = format!("usr/lib/xen-{VERSION}/bin");
+    let mut programs = Vec::new();
+    for name in [
+        "xl",
+        "xenstored",
+        "xenconsoled",
+        "xen-init-dom0",
+        "libxl-save-helper",
+    ] {
+        programs.push((
+            format!("{bin}/{name}"),
+            debian.file(&utils, &format!("{bin}/{name}"))?,
+        ));
+        tree.link(&format!("usr/sbin/{name}"), &format!("/{bin}/{name}"));
+    }
+    for name in [
+        "xenstore-read",
+        "xenstore-write",
+        "xenstore-ls",
+        "xenstore-rm",
+        "xenstore-watch",
+    ] {
+        let path = format!("usr/bin/{name}");
+        programs.push((path.clone(), debian.file("xenstore-utils", &path)?));
+    }
+    programs.push((
+        "usr/sbin/losetup".to_owned(),
+        debian.file("mount", "usr/sbin/losetup")?,
+    ));
+    linux::programs(&mut tree, debian, &programs)?;
+    tree.bytes("etc/xen/xl.conf", "autoballoon=\"off\"\n");
+    tree.cached(&paths::work(), "dom0")
+}
+
+/// The hypervisor, decompressed once.
+fn hypervisor(debian: &Debian) -> Result<PathBuf> {
+    let package = format!("xen-hypervisor-{VERSION}-amd64");
+    let packed = debian.file(&package, &format!("boot/xen-{VERSION}-amd64.gz"))?;
+    let mut image = Vec::new();
+    flate2::read::GzDecoder::new(fs::File::open(packed)?).read_to_end(&mut image)?;
+    let path = paths::work().join("xen");
+    fs::write(&path, image)?;
+    Ok(path)
+}
+
+/// Boots Xen and runs the jobs in its dom0, one after another.
+pub fn boot(
+    debian: &Debian,
+    jobs: &[Job],
+    log: &Path,
+    progress: &Progress,
+) -> Result<Vec<Outcome>> {
+    progress.step("preparing Xen and its dom0 for QEMU's software emulation");
+    let qemu = Qemu::prepare(debian, progress)?;
+    let archives = [machine(debian)?, jobs::archive(jobs, "dom0-jobs")?];
+    initramfs::join(&archives, &paths::work().join("dom0.initrd"))?;
+    hypervisor(debian)?;
+    linux::kernel_elf(debian)?;
+
+    let mut command = qemu.command();
+    command.args([
+        "-M",
+        "q35",
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "qemu64,+svm,+npt,-rdtscp",
+        "-smp",
+        "1",
+        "-m",
+        "4G",
+    ]);
+    // The list of multiboot modules is cut at commas and blanks, which a full path may contain.
+    command
+        .current_dir(paths::work())
+        .args(["-kernel", "xen", "-append", XEN_ARGS]);
+    command.args([
+        "-initrd",
+        "vmlinux console=hvc0 quiet mitigations=off,dom0.initrd",
+    ]);
+    let limit = jobs.iter().fold(OVERHEAD, |sum, job| sum + job.limit);
+    progress.step("booting Xen");
+    let run = run(command, log, limit, |line| {
+        if let Some(news) = jobs::news("Xen's dom0", line) {
+            progress.step(&news);
+        }
+        line.text.starts_with(jobs::DONE)
+    })?;
+    if run.ended != Ended::Marker {
+        let took = run.took.as_secs_f64();
+        progress.note(&format!(
+            "Xen's dom0 did not reach its end ({:?} after {took:.0} s); see {}",
+            run.ended,
+            log.display()
+        ));
+    }
+    Ok(jobs::outcomes(
+        jobs.iter().map(|j| j.name.as_str()),
+        &run.lines,
+    ))
+}
