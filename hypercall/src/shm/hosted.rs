@@ -223,3 +223,27 @@ unsafe impl<M: Machine> crate::platform::Platform for Hosted<M> {
         0
     }
 }
+
+/// A loan without a lender, for tests of what is built on loans.
+pub fn lend<P: crate::platform::Platform>(pages: super::Pages<P>) -> super::Lent<P> {
+    super::Lent::new(pages, None)
+}
+
+/// A machine without a host: time passes only while it waits.
+#[derive(Debug, Clone, Default)]
+pub struct Alone {
+    now: Arc<core::sync::atomic::AtomicU64>,
+}
+
+impl Machine for Alone {
+    fn now(&self) -> u64 {
+        self.now.load(core::sync::atomic::Ordering::Relaxed)
+    }
+    fn wait_token(&self) -> u64 {
+        0
+    }
+    fn wait(&self, _token: u64, until: u64) {
+        self.now
+            .fetch_max(until, core::sync::atomic::Ordering::Relaxed);
+    }
+}

@@ -167,6 +167,14 @@ impl<T> Slot<'_, T> {
         unsafe { write_record(self.at, record) };
     }
 
+    /// Copies a part of the record out, from byte `OFFSET` of it.
+    #[inline]
+    pub fn read_part<U: FromBytes, const OFFSET: usize>(self) -> U {
+        const { assert!(OFFSET + size_of::<U>() <= size_of::<T>()) };
+        // SAFETY: the assertion keeps the part inside the slot; any bytes make a `U`.
+        unsafe { read_record(self.at.add(OFFSET)) }
+    }
+
     /// Copies a part of the record in, at byte `OFFSET` of it.
     #[inline]
     pub fn write_part<U: IntoBytes + Immutable, const OFFSET: usize>(self, part: &U) {

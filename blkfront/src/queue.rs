@@ -1,0 +1,397 @@
+//! The queue: one ring of one device, whichever host it is on.
+
+use crate::limits::{Limits, Unit};
+use crate::request::{Completion, Op, Request, SubmitError, Tag};
+use crate::slots::Slots;
+use crate::transport::{PushError, Transport};
+use core::fmt;
+use core::task::Waker;
+use hypercall::shm::{Buf, PAGE_SIZE};
+use hypercall::{HostFault, Platform};
+
+/// The disks of one queue, and the way to them. It names no host, and works as `dyn Block`.
+///
+/// A queue belongs to one owner at a time (`&mut self`), may be sent to another thread, and takes
+/// no lock in `submit` and `poll`.
+pub trait Block {
+    /// The disks: a request names one by its index here.
+    fn units(&self) -> &[Unit];
+
+    /// A buffer of `len` bytes that the device can reach. `None` while the pool is short: complete
+    /// requests or drop buffers, then ask again. Its bytes are whatever was there.
+    fn alloc(&self, len: usize) -> Option<Buf>;
+
+    /// Bytes copied in and out of this queue's buffers so far.
+    fn copied(&self) -> u64;
+
+    /// How many requests fit at once.
+    fn depth(&self) -> usize;
+
+    /// How many requests the host has.
+    fn in_flight(&self) -> usize;
+
+    /// Queues a request. The host learns of it at the next [`publish`](Self::publish) or
+    /// [`poll`](Self::poll), so that a batch costs one notification.
+    ///
+    /// # Errors
+    /// [`SubmitError`], with the request: nothing was done.
+    fn submit(&mut self, request: Request) -> Result<Tag, (SubmitError, Request)>;
+
+    /// Has the host start on what was submitted.
+    fn publish(&mut self);
+
+    /// Publishes, then shows up to `budget` completions to `sink`; returns how many. Fewer than
+    /// `budget` means there are no more for now, and the device will interrupt for the next.
+    fn poll_dyn(&mut self, budget: usize, sink: &mut dyn FnMut(Completion)) -> usize;
+
+    /// What the device failed with, if it did. Its requests have failed, and it takes no more
+    /// until [`reconnect`](Self::reconnect).
+    fn fault(&self) -> Option<HostFault>;
+
+    /// Like polling, but keeps the completions to be collected by tag. For adaptors.
+    fn reap(&mut self);
+
+    /// Takes the completion of one request, once [`reap`](Self::reap) has found it.
+    fn collect(&mut self, tag: Tag) -> Option<Completion>;
+
+    /// Whether a request is in flight or waits to be collected.
+    fn is_live(&mut self, tag: Tag) -> bool;
+
+    /// Gives up on a request. It may still be done; its buffer returns to the pool by itself.
+    fn abandon(&mut self, tag: Tag);
+
+    /// Has `waker` woken when [`reap`](Self::reap) finds the completion, or may find it.
+    fn watch(&mut self, tag: Tag, waker: &Waker);
+
+    /// Waits for news of the device, at most until `until` of [`now`](Self::now); may return
+    /// early.
+    fn pause(&mut self, until: u64);
+
+    /// The platform's clock, in nanoseconds.
+    fn now(&self) -> u64;
+
+    /// Fails what is in flight and ends the connection in order. After `Ok` the host touches no
+    /// buffer any more, and all but those the caller still owns are back in the pool.
+    ///
+    /// # Errors
+    /// [`HostFault`] when the host did not let go in time. What it may still write is kept from
+    /// reuse; closing may be tried again.
+    fn close(&mut self) -> Result<(), HostFault>;
+
+    /// Closes if need be, and connects anew.
+    ///
+    /// # Errors
+    /// [`HostFault`], which the queue stays failed with.
+    fn reconnect(&mut self) -> Result<(), HostFault>;
+}
+
+/// How often a look at the ring may come up empty after the host claimed there is more, before
+/// the host is left alone until the next poll.
+const PATIENCE: u32 = 4;
+
+/// A queue over a back end.
+pub struct Queue<T: Transport> {
+    transport: T,
+    slots: Slots,
+    fault: Option<HostFault>,
+    unpublished: bool,
+    connected: bool,
+}
+
+impl<T: Transport + fmt::Debug> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("transport", &self.transport)
+            .field("in_flight", &self.slots.in_flight())
+            .field("fault", &self.fault)
+            .finish()
+    }
+}
+
+impl<T: Transport> Queue<T> {
+    /// A queue over a connected back end.
+    pub fn new(transport: T) -> Self {
+        let slots = Slots::new(transport.depth());
+        Self {
+            transport,
+            slots,
+            fault: None,
+            unpublished: false,
+            connected: true,
+        }
+    }
+
+    /// The back end.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// What the queue's only or first disk can do.
+    pub fn limits(&self) -> Option<&Limits> {
+        self.transport.units().first().map(|u| &u.limits)
+    }
+
+    /// See [`Block::poll_dyn`].
+    #[inline]
+    pub fn poll(&mut self, budget: usize, mut sink: impl FnMut(Completion)) -> usize {
+        self.publish();
+        let mut shown = 0usize;
+        while shown < budget {
+            let Some(completion) = self.slots.collect_any() else {
+                break;
+            };
+            sink(completion);
+            shown = shown.wrapping_add(1);
+        }
+        if self.fault.is_some() {
+            return shown;
+        }
+        let mut patience = PATIENCE;
+        while shown < budget {
+            match self.transport.pop() {
+                Ok(Some(answer)) => match self.slots.answer(answer) {
+                    Ok(Some(completion)) => {
+                        sink(completion);
+                        shown = shown.wrapping_add(1);
+                    }
+                    Ok(None) => {}
+                    Err(fault) => return shown.wrapping_add(self.fail(fault, &mut sink)),
+                },
+                Ok(None) => {
+                    if let Err(fault) = self.transport.check() {
+                        return shown.wrapping_add(self.fail(fault, &mut sink));
+                    }
+                    patience = patience.wrapping_sub(1);
+                    if patience == 0 || !self.transport.arm() {
+                        break;
+                    }
+                }
+                Err(fault) => return shown.wrapping_add(self.fail(fault, &mut sink)),
+            }
+        }
+        shown
+    }
+
+    #[cold]
+    fn fail(&mut self, fault: HostFault, sink: &mut dyn FnMut(Completion)) -> usize {
+        self.latch(fault);
+        let mut shown = 0usize;
+        self.slots.fail(fault, |completion| {
+            sink(completion);
+            shown = shown.wrapping_add(1);
+        });
+        shown
+    }
+
+    #[cold]
+    fn latch(&mut self, fault: HostFault) {
+        if self.fault.is_none() {
+            log::warn!("block device failed: {fault}");
+            self.fault = Some(fault);
+        }
+    }
+
+    /// Whether the disk could take the request.
+    #[inline]
+    fn accept(&self, request: &Request) -> Result<(), SubmitError> {
+        if let Some(fault) = self.fault {
+            return Err(SubmitError::Failed(fault));
+        }
+        let limits = match self.transport.units().get(usize::from(request.unit)) {
+            Some(unit) => &unit.limits,
+            None => return Err(SubmitError::NoSuchUnit),
+        };
+        match request.op {
+            Op::Flush if limits.flush => return Ok(()),
+            Op::Discard if limits.discard && limits.read_only => return Err(SubmitError::ReadOnly),
+            Op::Discard if limits.discard => {}
+            Op::Flush | Op::Discard => return Err(SubmitError::Unsupported),
+            Op::Write if limits.read_only => return Err(SubmitError::ReadOnly),
+            Op::Read | Op::Write => {}
+        }
+        let unaligned = u64::from(limits.sector_size >> 9).wrapping_sub(1);
+        if let Some(buf) = &request.buf {
+            Self::accept_buf(limits, buf)?;
+        } else if request.count == 0 {
+            return Err(SubmitError::Empty);
+        }
+        if (request.sector | request.count) & unaligned != 0 {
+            return Err(SubmitError::Misaligned);
+        }
+        match request.sector.checked_add(request.count) {
+            Some(end) if end <= limits.sectors => Ok(()),
+            _ => Err(SubmitError::BeyondEnd),
+        }
+    }
+
+    #[inline]
+    fn accept_buf(limits: &Limits, buf: &Buf) -> Result<(), SubmitError> {
+        let len = buf.len();
+        if len == 0 {
+            return Err(SubmitError::Empty);
+        }
+        if len > limits.max_bytes as usize {
+            return Err(SubmitError::TooLarge);
+        }
+        let mut count = 0u16;
+        // Every piece but the first starts a page, every piece but the last ends one.
+        let mut ended = true;
+        for piece in buf.segments() {
+            if piece.offset & 511 != 0
+                || u32::from(piece.len) & limits.sector_size.wrapping_sub(1) != 0
+            {
+                return Err(SubmitError::Misaligned);
+            }
+            if limits.gapless && count != 0 && (piece.offset != 0 || !ended) {
+                return Err(SubmitError::Gap);
+            }
+            ended = usize::from(piece.offset.wrapping_add(piece.len)) == PAGE_SIZE;
+            count = count.saturating_add(1);
+        }
+        if count > limits.max_segments {
+            return Err(SubmitError::TooManySegments);
+        }
+        Ok(())
+    }
+}
+
+impl<T: Transport> Block for Queue<T> {
+    fn units(&self) -> &[Unit] {
+        self.transport.units()
+    }
+
+    fn alloc(&self, len: usize) -> Option<Buf> {
+        self.transport.pool()?.alloc(len)
+    }
+
+    fn copied(&self) -> u64 {
+        self.transport.pool().map_or(0, |p| p.copied())
+    }
+
+    fn depth(&self) -> usize {
+        self.slots.depth()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.slots.in_flight()
+    }
+
+    #[inline]
+    fn submit(&mut self, request: Request) -> Result<Tag, (SubmitError, Request)> {
+        if let Err(why) = self.accept(&request) {
+            return Err((why, request));
+        }
+        let Some(wire) = self.slots.next(&request) else {
+            return Err((SubmitError::QueueFull, request));
+        };
+        match self.transport.push(wire) {
+            Ok(()) => {
+                self.unpublished = true;
+                Ok(self.slots.fill(request))
+            }
+            Err(PushError::Full) => Err((SubmitError::QueueFull, request)),
+            Err(PushError::Fault(fault)) => {
+                self.latch(fault);
+                Err((SubmitError::Failed(fault), request))
+            }
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self) {
+        if self.unpublished {
+            self.unpublished = false;
+            self.transport.publish();
+        }
+    }
+
+    fn poll_dyn(&mut self, budget: usize, sink: &mut dyn FnMut(Completion)) -> usize {
+        self.poll(budget, sink)
+    }
+
+    fn fault(&self) -> Option<HostFault> {
+        self.fault
+    }
+
+    fn reap(&mut self) {
+        self.publish();
+        let mut patience = PATIENCE;
+        while self.fault.is_none() {
+            let step = match self.transport.pop() {
+                // The table bounds these: an answer to nothing in flight is a fault.
+                Ok(Some(answer)) => self.slots.keep(answer).map(|()| true),
+                Ok(None) => {
+                    patience = patience.wrapping_sub(1);
+                    self.transport
+                        .check()
+                        .map(|()| patience != 0 && self.transport.arm())
+                }
+                Err(fault) => Err(fault),
+            };
+            match step {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(fault) => self.latch(fault),
+            }
+        }
+        let fault = self.fault.unwrap_or(HostFault::Withdrawn);
+        self.slots.fail(fault, drop);
+    }
+
+    fn collect(&mut self, tag: Tag) -> Option<Completion> {
+        self.slots.collect(tag)
+    }
+
+    fn is_live(&mut self, tag: Tag) -> bool {
+        self.slots.is_live(tag)
+    }
+
+    fn abandon(&mut self, tag: Tag) {
+        // The abandoned request's task may have been the one to be woken by the device.
+        if let Some(next) = self.slots.abandon(tag) {
+            self.transport.register_waker(&next);
+        }
+    }
+
+    fn watch(&mut self, tag: Tag, waker: &Waker) {
+        self.slots.watch(tag, waker);
+        self.transport.register_waker(waker);
+    }
+
+    fn pause(&mut self, until: u64) {
+        let platform = self.transport.platform().clone();
+        let token = platform.wait_token();
+        // What came between the caller's last look and the token must not be slept over.
+        if self.fault.is_none() && !self.transport.arm() {
+            platform.wait(token, until);
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.transport.platform().now()
+    }
+
+    fn close(&mut self) -> Result<(), HostFault> {
+        let fault = self.fault.unwrap_or(HostFault::Withdrawn);
+        self.fault = Some(fault);
+        self.slots.fail(fault, drop);
+        if self.connected {
+            self.transport.disconnect()?;
+            self.connected = false;
+        }
+        self.slots.release_held();
+        Ok(())
+    }
+
+    fn reconnect(&mut self) -> Result<(), HostFault> {
+        self.close()?;
+        if let Err(fault) = self.transport.reconnect() {
+            self.fault = Some(fault);
+            return Err(fault);
+        }
+        self.connected = true;
+        self.unpublished = false;
+        self.fault = None;
+        Ok(())
+    }
+}
