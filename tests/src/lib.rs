@@ -2,6 +2,7 @@
 //! and sharing no ring code, wire struct or check with the drivers they test.
 
 pub mod disk;
+pub mod hyperv;
 pub mod memory;
 pub mod ram;
 pub mod rng;
