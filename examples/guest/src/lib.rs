@@ -8,4 +8,12 @@
 extern crate alloc;
 
 pub mod command_line;
+pub mod disk;
+pub mod fat;
+pub mod hash;
+pub mod jobs;
+pub mod machine;
+pub mod memory;
+pub mod partition;
+pub mod pattern;
 pub mod report;

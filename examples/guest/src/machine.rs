@@ -1,0 +1,47 @@
+//! Where a job runs: a machine with a host below, a console and disks.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::disk::JobDisk;
+
+/// What is known of the host and its bus.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// `xen` or `hyperv`.
+    pub kind: String,
+    /// Its version, as it states it.
+    pub version: String,
+    /// The bus and its version: `xenbus`, `vmbus 5.3`.
+    pub bus: String,
+    /// The devices the bus offers, a line each.
+    pub devices: Vec<String>,
+}
+
+/// A machine, as jobs see it.
+pub trait Machine {
+    /// What its disks are.
+    type Disk: JobDisk;
+
+    /// The host below.
+    fn host(&self) -> &Host;
+
+    /// Its disks, in the order the host offers them.
+    fn disks(&mut self) -> &mut [Self::Disk];
+
+    /// Prints a line.
+    fn say(&mut self, line: fmt::Arguments<'_>);
+
+    /// A clock: nanoseconds since some fixed moment.
+    fn clock(&self) -> Box<dyn Fn() -> u64>;
+
+    /// What the clock says.
+    fn now(&self) -> u64 {
+        self.clock()()
+    }
+
+    /// Interrupts taken so far.
+    fn interrupts(&self) -> u64;
+}

@@ -1,0 +1,14 @@
+//! The jobs over disks in memory, with tables and file systems written by other libraries.
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that overflows fails, as it should"
+)]
+
+#[cfg(test)]
+mod image;
+#[cfg(test)]
+mod machine;
+#[cfg(test)]
+mod other;
+#[cfg(test)]
+mod tour;
