@@ -41,3 +41,10 @@ impl fmt::Display for HostFault {
 }
 
 impl core::error::Error for HostFault {}
+
+/// An offset or length that leaves a shared region came from the host.
+impl From<crate::shm::OutOfSpan> for HostFault {
+    fn from(_: crate::shm::OutOfSpan) -> Self {
+        Self::Length
+    }
+}
