@@ -16,4 +16,5 @@ pub mod machine;
 pub mod memory;
 pub mod partition;
 pub mod pattern;
+pub mod queue_disk;
 pub mod report;

@@ -74,6 +74,7 @@ boot_pdpt:
     .quad boot_pd + 0x2003
     .quad boot_pd + 0x3003
     .skip 4096 - 32
+    .globl boot_pd
 boot_pd:
     .set frame, 0
     .rept 2048

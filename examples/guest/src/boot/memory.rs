@@ -6,6 +6,7 @@ use core::ptr::{self, NonNull};
 
 use linked_list_allocator::Heap;
 use spin::Mutex;
+use x86_64::instructions::tlb;
 use x86_64::registers::control::Cr3;
 use x86_64::structures::paging::mapper::MapToError;
 use x86_64::structures::paging::{
@@ -79,10 +80,10 @@ pub fn start(ram: &[Ram]) -> Option<Range<u64>> {
     Some(best)
 }
 
-/// Bytes of heap in use and in all.
-pub fn usage() -> (usize, usize) {
+/// Whether an address is in the heap.
+pub fn is_heap(at: u64) -> bool {
     let heap = HEAP.0.lock();
-    (heap.used(), heap.size())
+    (heap.bottom().addr()..heap.top().addr()).contains(&(at as usize))
 }
 
 /// Zeroed, contiguous, page-aligned pages.
@@ -119,6 +120,27 @@ pub fn physical<T: zerocopy::FromBytes>(at: u64) -> Option<T> {
     // SAFETY: the low 4 GiB are mapped one to one for the kernel's whole life, reading RAM or a table has no
     // effect, any bytes make a `T`, and the read needs no alignment.
     Some(unsafe { ptr::read_unaligned(at as usize as *const T) })
+}
+
+/// Takes the page below the stack out of the page tables, so that a stack that grows too deep faults instead of
+/// overwriting what lies below. Returns whether there was memory to do it.
+pub fn guard_stack() -> bool {
+    const LARGE: u64 = 2 << 20;
+    const PRESENT_WRITABLE: u64 = 3;
+    let guard = entry::stack_guard();
+    let Some(table) = pages(1) else { return false };
+    let table = table.cast::<u64>();
+    for (index, page) in (guard & !(LARGE - 1)..).step_by(PAGE).take(512).enumerate() {
+        let flags = if page == guard { 0 } else { PRESENT_WRITABLE };
+        // SAFETY: the page just allocated has room for 512 entries, and is nobody else's.
+        unsafe { table.add(index).write(page | flags) };
+    }
+    let entry = entry::large_page_entry(guard);
+    // SAFETY: this is the live entry for the guard's surroundings; the table it now leads to maps all of them as
+    // before but the guard, which nothing uses.
+    unsafe { entry.write_volatile(table.addr().get() as u64 | PRESENT_WRITABLE) };
+    tlb::flush_all();
+    true
 }
 
 struct TableFrames;

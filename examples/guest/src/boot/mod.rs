@@ -11,11 +11,12 @@ mod entry;
 mod handover;
 mod memory;
 mod panic;
+mod platform;
 mod power;
 mod serial;
 mod traps;
 
-use guest::command_line::{self, Job};
+use guest::jobs;
 use guest::report::Report;
 
 use console::say;
@@ -29,28 +30,29 @@ extern "C" fn kernel_main(protocol: u32, info: u64) -> ! {
     let handover = Handover::read(protocol, info);
     power::set_root_pointer(handover.rsdp);
     let (hertz, source) = clock::start();
-    let heap = memory::start(&handover.ram);
+    let Some(heap) = memory::start(&handover.ram) else {
+        panic::fail(&"the loader gave no map of usable memory");
+    };
+    if !memory::guard_stack() {
+        panic::fail(&"no memory for page tables");
+    }
     let apic = apic::start();
     say!(
         "guest: {:?} entry, {} MiB heap, {} MHz TSC by {source}, {}",
         handover.protocol,
-        heap.map_or(0, |heap| heap.end.saturating_sub(heap.start) >> 20),
+        heap.end.saturating_sub(heap.start) >> 20,
         hertz / 1_000_000,
         apic.unwrap_or("no APIC"),
     );
-    let outcome = run(&handover.command_line);
-    say!("{outcome}");
+    let report = run(&handover.command_line);
+    say!("{report}");
     power::off(End::Done)
 }
 
 /// Does what the command line says.
 fn run(command_line: &str) -> Report {
-    match Job::parse(command_line) {
+    match jobs::parse(command_line, &mut |line| say!("{line}")) {
         Ok(job) => Report::failure(job.name(), "no known hypervisor below"),
-        Err(error) => {
-            say!("{error}");
-            say!("{}", command_line::USAGE);
-            Report::failure("", error)
-        }
+        Err(report) => *report,
     }
 }
