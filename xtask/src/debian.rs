@@ -102,14 +102,6 @@ impl Debian {
         Ok(full)
     }
 
-    /// The directory the package `name` was unpacked into.
-    pub fn package(&self, name: &str) -> Result<&Path> {
-        self.packages
-            .get(name)
-            .map(PathBuf::as_path)
-            .with_context(|| format!("no package {name} in the Debian cache"))
-    }
-
     /// The kernel's package directory and its release name.
     pub fn kernel(&self) -> Result<(&Path, String)> {
         let (_, root) = self

@@ -1,8 +1,11 @@
 //! `cargo xtask …`: what a person types.
 #![forbid(unsafe_code)]
 
+mod cargo;
 mod closure;
 mod debian;
+mod demo;
+mod disk;
 mod hosts;
 mod initramfs;
 mod kmod;
@@ -10,6 +13,9 @@ mod patch;
 mod paths;
 mod progress;
 mod qemu;
+mod result;
+mod session;
+mod table;
 mod tiny;
 mod vmlinux;
 
@@ -31,6 +37,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Boot the same guest image with the same disk on every host, and compare
+    Demo {
+        /// Which host
+        #[arg(long, value_enum, default_value = "all")]
+        host: demo::Choice,
+        /// Print JSON in place of the table
+        #[arg(long)]
+        json: bool,
+        /// The guest's command line
+        #[arg(long, default_value = "job=tour")]
+        job: String,
+    },
+    /// Build the guest image and print its path
+    Guest,
+    /// Forget what was downloaded and made for the real hosts
+    Clean,
     /// Run shell commands in a Linux with KVM (nested in software emulation)
     #[command(hide = true)]
     L1 {
@@ -60,6 +82,9 @@ enum Task {
         #[arg(long, default_value_t = 120)]
         limit: u64,
     },
+    /// Make the disk that every host serves, and print what is on it
+    #[command(hide = true)]
+    Disk,
     /// Write the smallest PVH kernel to a file
     #[command(hide = true)]
     Tiny {
@@ -86,6 +111,15 @@ fn main() -> std::process::ExitCode {
 fn run(cli: Cli) -> Result<()> {
     let progress = progress::Progress::new();
     match cli.command {
+        Task::Demo { host, json, job } => demo::demo(host, &job, json, &progress),
+        Task::Guest => {
+            progress.step("building the guest kernel");
+            let image = cargo::build_guest()?;
+            progress.finish();
+            println!("{}", image.display());
+            Ok(())
+        }
+        Task::Clean => clean(),
         Task::L1 {
             files,
             run,
@@ -112,8 +146,27 @@ fn run(cli: Cli) -> Result<()> {
             progress.finish();
             show(&outcomes[0], &log)
         }
+        Task::Disk => {
+            let debian = debian::Debian::prepare(&progress)?;
+            std::fs::create_dir_all(paths::work())?;
+            let disk = disk::Disk::make(&debian, &paths::work())?;
+            progress.finish();
+            println!("{}", serde_json::to_string_pretty(&disk)?);
+            Ok(())
+        }
         Task::Tiny { path } => Ok(std::fs::write(path, tiny::elf())?),
     }
+}
+
+/// Removes what only this checkout uses.
+fn clean() -> Result<()> {
+    for dir in [paths::work(), paths::target().join("cache")] {
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir)
+                .with_context(|| format!("cannot remove {}", dir.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn shell(files: &[String], script: String, limit: u64) -> Result<Job> {

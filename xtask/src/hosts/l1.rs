@@ -28,11 +28,14 @@ fn machine(debian: &Debian) -> Result<PathBuf> {
         &[linux::SETUP, include_str!("../../init/kvm.sh"), jobs::RUN].concat(),
     );
     let qemu = debian.file("qemu-system-x86", "usr/bin/qemu-system-x86_64")?;
-    linux::programs(
-        &mut tree,
-        debian,
-        &[("usr/bin/qemu-system-x86_64".to_owned(), qemu)],
-    )?;
+    let programs = [
+        ("usr/bin/qemu-system-x86_64".to_owned(), qemu),
+        (
+            "usr/bin/gnu-cmp".to_owned(),
+            debian.file("diffutils", "usr/bin/cmp")?,
+        ),
+    ];
+    linux::programs(&mut tree, debian, &programs)?;
     for name in FIRMWARE {
         let path = format!("usr/share/qemu/{name}");
         tree.file(&path, &debian.file("qemu-system-data", &path)?);

@@ -1,0 +1,120 @@
+//! `cargo xtask demo`: the same image with the same disk on every host there is here.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use serde_json::json;
+
+use crate::debian::Debian;
+use crate::disk::Disk;
+use crate::hosts::Host;
+use crate::progress::Progress;
+use crate::session::{self, Row, State, Task};
+use crate::{paths, table};
+
+/// How long a guest may take on a host, in seconds; everything is slow under emulation.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Choice {
+    /// Both simulated hosts, in a process of this machine
+    Simulated,
+    /// Debian's Xen with a Linux dom0
+    Xen,
+    /// QEMU's Xen emulation over KVM
+    QemuXen,
+    /// QEMU's Hyper-V flags over KVM (no disk)
+    QemuHyperv,
+    /// The project's own KVM host, with a VMBus and a SCSI disk
+    Hyperv,
+    /// All of them
+    All,
+}
+
+impl Choice {
+    /// The hosts it stands for.
+    pub fn hosts(self) -> Vec<Host> {
+        match self {
+            Self::Simulated => vec![Host::SimulatedXen, Host::SimulatedHyperV],
+            Self::Xen => vec![Host::Xen],
+            Self::QemuXen => vec![Host::QemuXen],
+            Self::QemuHyperv => vec![Host::QemuHyperV],
+            Self::Hyperv => vec![Host::HyperV],
+            Self::All => Host::ALL.to_vec(),
+        }
+    }
+}
+
+/// Runs the demonstration and prints its table, or the same as JSON.
+///
+/// # Errors
+/// When a host failed; one that could not be tried is said so and does not count.
+pub fn demo(choice: Choice, job: &str, as_json: bool, progress: &Progress) -> Result<()> {
+    let (rows, disk) = run(&choice.hosts(), job, progress)?;
+    progress.finish();
+    if as_json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json!({ "disk": disk, "hosts": rows }))?
+        );
+    } else if let Some(disk) = &disk {
+        println!("{}", table::demo(&rows, disk).trim_end());
+    } else {
+        rows.iter()
+            .for_each(|row| println!("{}: {:?}", row.host, row.state));
+    }
+    let failed = rows
+        .iter()
+        .filter(|row| matches!(row.state, State::Failed(_)))
+        .count();
+    if failed > 0 {
+        bail!("{failed} of {} hosts failed", rows.len());
+    }
+    Ok(())
+}
+
+/// Runs `job` on the hosts; without a disk, nothing could be run.
+pub fn run(hosts: &[Host], job: &str, progress: &Progress) -> Result<(Vec<Row>, Option<Disk>)> {
+    if job.contains(['\n', '"', '\'']) {
+        bail!("a job is one line without quotes, as in --job 'job=verify seed=7'");
+    }
+    let task = Task {
+        command_line: job,
+        limit: LIMIT,
+    };
+    let real: Vec<Host> = hosts
+        .iter()
+        .copied()
+        .filter(|host| host.is_real())
+        .collect();
+    let mut rows: Vec<Row> = hosts
+        .iter()
+        .filter(|host| !host.is_real())
+        .map(|host| {
+            Row::skipped(
+                *host,
+                "the guest's jobs do not run over the simulated hosts yet",
+            )
+        })
+        .collect();
+    fs::create_dir_all(paths::work())?;
+    let debian = match Debian::prepare(progress) {
+        Ok(debian) => debian,
+        Err(error) => {
+            rows.extend(
+                real.iter()
+                    .map(|host| Row::skipped(*host, format!("{error:#}"))),
+            );
+            return Ok((rows, None));
+        }
+    };
+    progress.step("making the disk");
+    let disk = Disk::make(&debian, &paths::work())?;
+    if !real.is_empty() {
+        rows.extend(session::real(&real, &task, &disk, &debian, progress)?);
+    }
+    Ok((rows, Some(disk)))
+}
