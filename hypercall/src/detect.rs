@@ -162,3 +162,6 @@ fn find_xen<G: Gate>(gate: &G) -> Option<XenLeaves> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,14 +5,14 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::Cpu;
 
-/// Copies `len` bytes without letting the compiler see the memory.
+/// Copies `len` bytes out of shared memory without letting the compiler see it.
 ///
 /// Memory that a host writes at any moment has no value the language could reason about, so the
 /// copy is an instruction, not a Rust copy.
 ///
 /// # Safety
-/// `from` is readable and `to` writable for `len` bytes, and they do not overlap.
-pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+/// `from` is readable shared memory and `to` is writable for `len` bytes, and they do not overlap.
+pub(crate) unsafe fn copy_out(to: *mut u8, from: *const u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: the caller's promise is passed on unchanged.
     unsafe {
@@ -22,10 +22,28 @@ pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     for i in 0..len {
         use core::sync::atomic::{AtomicU8, Ordering};
         // SAFETY: `i < len`, so both are inside what the caller vouches for; a byte has no
-        // alignment, and atomics may be raced by a host.
+        // alignment, and an atomic may be raced by a host.
         unsafe {
             let byte = AtomicU8::from_ptr(from.add(i).cast_mut()).load(Ordering::Relaxed);
-            AtomicU8::from_ptr(to.add(i)).store(byte, Ordering::Relaxed);
+            to.add(i).write(byte);
         }
+    }
+}
+
+/// Copies `len` bytes into shared memory, as [`copy_out`] does out of it.
+///
+/// # Safety
+/// `from` is readable and `to` is writable shared memory for `len` bytes, and they do not overlap.
+pub(crate) unsafe fn copy_in(to: *mut u8, from: *const u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: the caller's promise is passed on unchanged.
+    unsafe {
+        x86_64::copy(to, from, len);
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    for i in 0..len {
+        use core::sync::atomic::{AtomicU8, Ordering};
+        // SAFETY: as in `copy_out`, the other way round.
+        unsafe { AtomicU8::from_ptr(to.add(i)).store(from.add(i).read(), Ordering::Relaxed) };
     }
 }

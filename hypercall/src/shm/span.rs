@@ -101,7 +101,7 @@ impl<'a> Span<'a> {
         let from = self.check(offset, into.len())?;
         // SAFETY: `check` vouches for the source, the slice for the target; shared memory and a
         // Rust slice never overlap.
-        unsafe { crate::arch::copy(into.as_mut_ptr(), from.as_ptr(), into.len()) };
+        unsafe { crate::arch::copy_out(into.as_mut_ptr(), from.as_ptr(), into.len()) };
         Ok(())
     }
 
@@ -113,7 +113,7 @@ impl<'a> Span<'a> {
     pub fn copy_in(self, offset: usize, from: &[u8]) -> Result<(), OutOfSpan> {
         let to = self.check(offset, from.len())?;
         // SAFETY: as in `copy_out`, the other way round.
-        unsafe { crate::arch::copy(to.as_ptr(), from.as_ptr(), from.len()) };
+        unsafe { crate::arch::copy_in(to.as_ptr(), from.as_ptr(), from.len()) };
         Ok(())
     }
 
@@ -354,7 +354,7 @@ pub(super) unsafe fn read_record<T: FromBytes>(at: NonNull<u8>) -> T {
                 to.cast::<u32>().add(i).write_unaligned(word);
             }
         } else {
-            crate::arch::copy(to, from, size);
+            crate::arch::copy_out(to, from, size);
         }
         record.assume_init()
     }
@@ -382,7 +382,7 @@ pub(super) unsafe fn write_record<T: IntoBytes + Immutable>(at: NonNull<u8>, rec
                 AtomicU32::from_ptr(to.cast::<u32>().add(i)).store(word, Ordering::Relaxed);
             }
         } else {
-            crate::arch::copy(to, from, size);
+            crate::arch::copy_in(to, from, size);
         }
     }
 }
