@@ -6,3 +6,4 @@ pub mod hyperv;
 pub mod memory;
 pub mod ram;
 pub mod rng;
+pub mod xen;

@@ -1,0 +1,28 @@
+//! A simulated Xen host as one PVH or HVM guest sees it, written from Xen's public headers and
+//! documents. Start at [`machine`].
+
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod blkback;
+pub mod blkif_ring;
+pub mod console;
+pub mod cpu;
+pub mod evtchn;
+pub mod gate;
+pub mod grants;
+pub mod hostile;
+mod hypercalls;
+pub mod ledger;
+pub mod machine;
+pub mod site;
+pub mod time;
+pub mod window;
+pub mod xenbus;
+mod xenstore_requests;
+pub mod xenstore_ring;
+pub mod xenstore_tree;
+pub mod xenstored;
+
+#[cfg(test)]
+mod tests;

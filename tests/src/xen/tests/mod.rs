@@ -1,0 +1,9 @@
+//! The host model against a guest written by hand, with fixed pages and no driver code.
+
+mod block;
+mod calls;
+mod events;
+mod guest;
+mod hostile;
+mod lifecycle;
+mod store;
