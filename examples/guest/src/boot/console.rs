@@ -47,9 +47,14 @@ impl Write for Console {
 
 impl State {
     fn send(&mut self) {
-        self.serial.send(&self.line);
-        if let Some(host) = self.host {
-            host(&self.line);
+        match self.host {
+            Some(host) => {
+                if !self.serial.is_debug() {
+                    self.serial.send(&self.line);
+                }
+                host(&self.line);
+            }
+            None => self.serial.send(&self.line),
         }
         self.line.clear();
     }

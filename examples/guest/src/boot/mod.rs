@@ -9,6 +9,7 @@ mod console;
 mod cpu;
 mod entry;
 mod handover;
+mod host;
 mod memory;
 mod panic;
 mod platform;
@@ -51,8 +52,17 @@ extern "C" fn kernel_main(protocol: u32, info: u64) -> ! {
 
 /// Does what the command line says.
 fn run(command_line: &str) -> Report {
-    match jobs::parse(command_line, &mut |line| say!("{line}")) {
-        Ok(job) => Report::failure(job.name(), "no known hypervisor below"),
-        Err(report) => *report,
-    }
+    let job = match jobs::parse(command_line, &mut |line| say!("{line}")) {
+        Ok(job) => job,
+        Err(report) => return *report,
+    };
+    let host = match host::find() {
+        Ok(host) => host,
+        Err(error) => {
+            say!("error: {error}");
+            return Report::failure(job.name(), error);
+        }
+    };
+    say!("host: {}", host.identity());
+    Report::failure(job.name(), "no bus yet")
 }

@@ -1,6 +1,6 @@
 //! What happens when the kernel itself fails: say so, report a crash, switch off.
 
-use core::fmt::Display;
+use core::fmt::{Display, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,6 +8,7 @@ use guest::report::Crash;
 use x86_64::instructions::interrupts;
 
 use super::console::{self, say};
+use super::host;
 use super::power::{self, End};
 use super::traps;
 
@@ -26,6 +27,10 @@ pub fn fail(what: &dyn Display) -> ! {
         0 => {
             console::detach();
             say!("{}", Crash(what));
+            let mut message = heapless::String::<256>::new();
+            // What does not fit is cut off.
+            let _ = write!(message, "{what}");
+            host::report_crash(&message);
         }
         1 => {}
         // Not even switching off works.

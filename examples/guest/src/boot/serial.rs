@@ -57,6 +57,11 @@ impl Serial {
         }
     }
 
+    /// Whether this is the debug port, which a host's own console makes needless.
+    pub fn is_debug(&self) -> bool {
+        matches!(self, Self::Debug)
+    }
+
     /// Sends bytes, returning when the port has them.
     pub fn send(&mut self, bytes: &[u8]) {
         if matches!(self, Self::Unprobed) {

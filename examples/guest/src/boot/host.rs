@@ -1,0 +1,92 @@
+//! The host below: found, driven, and given its interrupts, its console and the machine's end.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+
+use hypercall::arch::Cpu;
+use hypercall::detect::{Detected, detect};
+use hypercall::host::Shutdown;
+use hypercall::xen::Xen;
+use hypercall::{Hypervisor, Platform};
+use spin::Once;
+
+use super::console;
+use super::platform::Kernel;
+use super::power::{self, End};
+use super::{apic, traps};
+
+/// Any hypervisor, under this kernel.
+pub type Host = dyn Hypervisor<Platform = Kernel>;
+
+static HOST: Once<&'static Host> = Once::new();
+
+/// How long a console may keep a line waiting, in nanoseconds.
+const CONSOLE_PATIENCE: u64 = 500_000_000;
+
+/// Finds the host and takes up its services.
+///
+/// # Errors
+/// A line that says what is below instead, or what went wrong.
+pub fn find() -> Result<&'static Host, String> {
+    // SAFETY: this is a guest kernel in ring 0 and long mode, and this is the only driver of the hypervisor in it.
+    let cpu = unsafe { Cpu::new() };
+    let host: Box<Host> = match detect(&cpu) {
+        Detected::Xen(leaves) => {
+            let xen = Xen::new(Kernel, cpu, leaves, apic::UPCALL);
+            Box::new(xen.map_err(|error| format!("Xen is below, but: {error}"))?)
+        }
+        Detected::HyperV(_) => return Err("Hyper-V is below, but not driven yet".into()),
+        Detected::Other(other) => {
+            return Err(format!("no known hypervisor: {other} is below"));
+        }
+        _ => return Err("no hypervisor below".into()),
+    };
+    let host: &'static Host = Box::leak(host);
+    HOST.call_once(|| host);
+    traps::serve(|| {
+        if let Some(host) = HOST.get() {
+            host.on_interrupt();
+        }
+    });
+    power::by_host(end);
+    // A host without a console takes nothing.
+    if host.console_write(b"\r\n") > 0 {
+        console::attach(print);
+    }
+    Ok(host)
+}
+
+/// Sends a line to the host's console, waiting a little where it is full.
+fn print(line: &[u8]) {
+    let Some(host) = HOST.get() else { return };
+    let until = Kernel.now().saturating_add(CONSOLE_PATIENCE);
+    let mut rest = line;
+    loop {
+        let token = Kernel.wait_token();
+        let sent = host.console_write(rest);
+        rest = rest.get(sent..).unwrap_or_default();
+        let now = Kernel.now();
+        if rest.is_empty() || now >= until {
+            return;
+        }
+        // The reader may say that there is room again, or may not.
+        Kernel.wait(token, until.min(now.saturating_add(10_000_000)));
+    }
+}
+
+/// Ends the machine by the host's own means; returns where it has none.
+fn end(how: End) {
+    let Some(host) = HOST.get() else { return };
+    let _ = host.shutdown(match how {
+        End::Done => Shutdown::PowerOff,
+        End::Crash => Shutdown::Crash,
+    });
+}
+
+/// Tells the host of a crash.
+pub fn report_crash(message: &str) {
+    if let Some(host) = HOST.get() {
+        host.report_crash([0; 5], message);
+    }
+}
