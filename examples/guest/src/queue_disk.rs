@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use blkfront::blocking::{self, Disk, TIMEOUT};
-use blkfront::{Block, Buf, Completion, IoError, Limits, SECTOR, SubmitError, Tag};
+use blkfront::{Block, Buf, Completion, IoError, Limits, SubmitError, Tag};
 
 use crate::disk::{DiskError, Geometry, JobDisk, Payload, Request, Workload};
 
@@ -48,9 +48,9 @@ impl QueueDisk {
 
     /// A sector of the disk in the queue's unit, 512 bytes.
     fn first(&self, sector: u64) -> u64 {
-        let scale = u64::from(self.limits.sector_size) / SECTOR as u64;
+        let scale = u64::from(self.limits.sector_size >> 9);
         // One that does not fit is beyond the end, which the queue refuses.
-        sector.checked_mul(scale).unwrap_or(u64::MAX)
+        sector.saturating_mul(scale)
     }
 
     fn blocking(
@@ -98,7 +98,7 @@ impl JobDisk for QueueDisk {
 
     fn geometry(&self) -> Geometry {
         let limits = &self.limits;
-        let scale = u64::from(limits.sector_size) / SECTOR as u64;
+        let scale = u64::from(limits.sector_size >> 9);
         Geometry {
             sectors: limits.sectors.checked_div(scale).unwrap_or(0),
             sector_size: limits.sector_size,

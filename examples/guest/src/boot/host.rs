@@ -7,6 +7,7 @@ use alloc::string::String;
 use hypercall::arch::Cpu;
 use hypercall::detect::{Detected, detect};
 use hypercall::host::Shutdown;
+use hypercall::hyperv::HyperV;
 use hypercall::xen::Xen;
 use hypercall::{Hypervisor, Platform};
 use spin::Once;
@@ -36,7 +37,10 @@ pub fn find() -> Result<&'static Host, String> {
             let xen = Xen::new(Kernel, cpu, leaves, apic::UPCALL);
             Box::new(xen.map_err(|error| format!("Xen is below, but: {error}"))?)
         }
-        Detected::HyperV(_) => return Err("Hyper-V is below, but not driven yet".into()),
+        Detected::HyperV(leaves) => {
+            let hyperv = HyperV::new(Kernel, cpu, leaves, apic::UPCALL);
+            Box::new(hyperv.map_err(|error| format!("Hyper-V is below, but: {error}"))?)
+        }
         Detected::Other(other) => {
             return Err(format!("no known hypervisor: {other} is below"));
         }
