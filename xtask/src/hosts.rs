@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::disk::Disk;
+use crate::session::Offer;
 
 /// Shell functions for the jobs' scripts.
 const WATCH: &str = include_str!("../init/watch.sh");
@@ -81,30 +82,46 @@ impl Serialize for Host {
 
 /// What to boot.
 pub struct Boot<'a> {
+    /// A word that no other boot has.
+    pub name: String,
     /// The guest's ELF file.
     pub image: PathBuf,
-    /// Its disk; each host gets a copy.
+    /// Its disk; each boot gets a copy.
     pub disk: &'a Disk,
     /// The kernel's command line.
     pub command_line: String,
+    /// What the host offers.
+    pub offer: Offer,
     /// How long the guest may take.
     pub limit: Duration,
 }
 
 impl Boot<'_> {
-    /// A job with the image as `guest` and the disk as `disk.vhd`, and the shell functions at hand.
-    fn job(&self, host: Host, script: &str) -> jobs::Job {
+    /// A job with the image as `guest` and the disk as `disk.vhd`, and the shell functions at hand. A disk is
+    /// looked at again afterwards.
+    fn job(&self, script: &str) -> jobs::Job {
         let mut files = vec![("guest".to_owned(), self.image.clone())];
-        if host.has_disk() {
+        let mut script = script.to_owned();
+        if let Some(bytes) = self.disk_bytes() {
             files.push(("disk.vhd".to_owned(), self.disk.vhd.clone()));
+            script = format!("{WATCH}keep\n{script}left {bytes}\n");
         }
         // The script's own limit comes first, so that it still prints what the guest said.
         let limit = self.limit + Duration::from_secs(30);
         jobs::Job {
-            name: host.to_string(),
+            name: self.name.clone(),
             script: format!("{WATCH}{script}"),
             files,
             limit,
+        }
+    }
+
+    /// The size of the disk on offer in bytes, if there is one.
+    fn disk_bytes(&self) -> Option<u64> {
+        match self.offer {
+            Offer::Disk | Offer::Linux => Some(self.disk.bytes()),
+            Offer::ShortDisk(bytes) => Some(bytes),
+            Offer::NoDisk | Offer::NoBus => None,
         }
     }
 

@@ -32,11 +32,6 @@ impl Tree {
         Self::default()
     }
 
-    /// An empty directory.
-    pub fn directory(&mut self, path: &str) -> &mut Self {
-        self.put(path, Node::Directory)
-    }
-
     /// A symbolic link at `path` to `target`.
     pub fn link(&mut self, path: &str, target: &str) -> &mut Self {
         self.put(path, Node::Link(target.to_owned()))

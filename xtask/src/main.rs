@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod cargo;
+mod check;
 mod closure;
 mod debian;
 mod demo;
 mod disk;
 mod hosts;
 mod initramfs;
+mod judge;
 mod kmod;
 mod patch;
 mod paths;
@@ -48,6 +50,12 @@ enum Task {
         /// The guest's command line
         #[arg(long, default_value = "job=tour")]
         job: String,
+    },
+    /// Check everything: formatting, lints, documentation, tests, targets, Miri, real hosts
+    Test {
+        /// Only what needs neither network nor QEMU
+        #[arg(long)]
+        quick: bool,
     },
     /// Build the guest image and print its path
     Guest,
@@ -112,6 +120,7 @@ fn run(cli: Cli) -> Result<()> {
     let progress = progress::Progress::new();
     match cli.command {
         Task::Demo { host, json, job } => demo::demo(host, &job, json, &progress),
+        Task::Test { quick } => check::test(quick, &progress),
         Task::Guest => {
             progress.step("building the guest kernel");
             let image = cargo::build_guest()?;

@@ -47,6 +47,11 @@ impl Progress {
         }
     }
 
+    /// A line of the result itself, on standard output.
+    pub fn print(&self, text: &str) {
+        self.bar.suspend(|| println!("{text}"));
+    }
+
     fn line(&self, text: &str) {
         eprintln!("[{:6.1} s] {text}", self.began.elapsed().as_secs_f64());
     }

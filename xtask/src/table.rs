@@ -1,7 +1,7 @@
 //! Results side by side, in aligned columns.
 
 use crate::disk::Disk;
-use crate::session::{Row, State};
+use crate::judge::{Row, State};
 
 /// Pads every column to its widest cell; numbers of columns may differ.
 pub fn align(rows: &[Vec<String>]) -> String {

@@ -4,22 +4,32 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::Boot;
 use super::jobs::Job;
-use super::{Boot, Host};
 use crate::cargo;
+use crate::session::Offer;
 
 /// Builds the host: one file without shared libraries, to run in a Linux that has none.
 pub fn build() -> Result<PathBuf> {
     cargo::build_static("kvm-host")
 }
 
-/// The guest on it.
+/// The guest on it, or a stock Linux.
 pub fn job(boot: &Boot<'_>, kvm_host: PathBuf) -> Job {
-    let (limit, line, bytes) = (boot.limit.as_secs(), boot.quoted(), boot.disk.bytes());
-    let script = format!(
-        "keep\nwatch {limit} ./kvm-host --kernel guest --disk disk.vhd --cmdline {line}\nleft {bytes}\n"
-    );
-    let mut job = boot.job(Host::HyperV, &script);
+    let (limit, line) = (boot.limit.as_secs(), boot.quoted());
+    let kernel = if boot.offer == Offer::Linux {
+        "$L2/vmlinux --initrd $L2/initrd"
+    } else {
+        "guest"
+    };
+    let disk = if boot.disk_bytes().is_some() {
+        "--disk disk.vhd"
+    } else {
+        ""
+    };
+    let mut job = boot.job(&format!(
+        "watch {limit} ./kvm-host --kernel {kernel} {disk} --cmdline {line}\n"
+    ));
     job.files.push(("kvm-host".to_owned(), kvm_host));
     job
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::quote;
 use crate::initramfs::Tree;
 use crate::paths;
 use crate::qemu::Line;
@@ -39,25 +40,40 @@ pub const RUN: &str = include_str!("../../init/jobs.sh");
 /// The line after which the machine has nothing more to say.
 pub const DONE: &str = "@@ done";
 
-/// Packs the jobs into an archive called `name`.
+/// Packs the jobs into an archive called `name`. A file that several jobs use is packed once; each job gets
+/// copies of its own when its turn comes.
 pub fn archive(jobs: &[Job], name: &str) -> Result<PathBuf> {
+    pack(jobs).cached(&paths::work(), name)
+}
+
+fn pack(jobs: &[Job]) -> Tree {
     let mut tree = Tree::new();
     let mut order = String::new();
+    let mut stored: Vec<&PathBuf> = Vec::new();
     for job in jobs {
         order += &format!("{}\n", job.name);
         let at = format!("jobs/{}", job.name);
-        tree.directory(&format!("{at}/files"))
-            .script(&format!("{at}/script"), &job.script);
+        let mut copy = String::new();
+        for (name, path) in &job.files {
+            let number = stored
+                .iter()
+                .position(|known| *known == path)
+                .unwrap_or_else(|| {
+                    stored.push(path);
+                    stored.len() - 1
+                });
+            tree.file(&format!("jobs/.store/{number}"), path);
+            copy += &format!("cp /jobs/.store/{number} {}\n", quote(name));
+        }
+        tree.script(&format!("{at}/script"), &job.script);
+        tree.bytes(&format!("{at}/copy"), copy);
         tree.bytes(
             &format!("{at}/limit"),
             format!("LIMIT={}\n", job.limit.as_secs()),
         );
-        for (name, path) in &job.files {
-            tree.file(&format!("{at}/files/{name}"), path);
-        }
     }
     tree.bytes("jobs/order", order);
-    tree.cached(&paths::work(), name)
+    tree
 }
 
 /// What a console line says to someone waiting, if anything.
@@ -108,6 +124,23 @@ fn outcome(name: &str, lines: &[Line]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_several_jobs_is_packed_once() {
+        let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/packages.txt"));
+        let job = |name: &str| Job {
+            name: name.into(),
+            script: "true".into(),
+            files: vec![("it's".into(), path.clone())],
+            limit: Duration::from_secs(5),
+        };
+        let mut archive = Vec::new();
+        pack(&[job("a"), job("b")]).write(&mut archive).unwrap();
+        let size = std::fs::metadata(&path).unwrap().len() as usize;
+        assert!((size..size * 2).contains(&archive.len()));
+        let text = String::from_utf8_lossy(&archive);
+        assert_eq!(text.matches(r"cp /jobs/.store/0 'it'\''s'").count(), 2);
+    }
 
     #[test]
     fn the_console_is_cut_into_jobs() {

@@ -2,7 +2,7 @@
 //! Linux under software emulation.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::jobs::{self, Job, Outcome};
-use super::{l1, quote};
+use super::{l1, linux, quote};
 use crate::debian::Debian;
 use crate::progress::Progress;
 use crate::qemu::{Ended, run};
@@ -21,10 +21,11 @@ const REFUSE: &str = "PV_DRIVERS_NO_KVM";
 /// What the debug-exit device makes of the tiny kernel's last written byte, a zero.
 const LEFT: i32 = 1;
 
-/// Runs the jobs wherever KVM is.
+/// Runs the jobs wherever KVM is. `stock` has the files of a stock Linux in the directory `$L2`.
 pub fn boot(
     debian: &Debian,
     jobs: &[Job],
+    stock: bool,
     log: &Path,
     progress: &Progress,
 ) -> Result<Vec<Outcome>> {
@@ -32,12 +33,12 @@ pub fn boot(
         None => {
             progress.note("this machine's own KVM works; using it");
             jobs.iter()
-                .map(|job| direct(debian, job, progress))
+                .map(|job| direct(debian, job, stock, progress))
                 .collect()
         }
         Some(why) => {
             progress.step(&format!("this machine's own KVM is of no use ({why})"));
-            l1::boot(debian, jobs, false, log, progress)
+            l1::boot(debian, jobs, stock, log, progress)
         }
     }
 }
@@ -121,13 +122,19 @@ fn refusal(debian: &Debian) -> Result<Option<String>> {
 }
 
 /// Runs a job on this machine as it would run in the other: busybox's shell, the files at hand, QEMU on the path.
-fn direct(debian: &Debian, job: &Job, progress: &Progress) -> Result<Outcome> {
+fn direct(debian: &Debian, job: &Job, stock: bool, progress: &Progress) -> Result<Outcome> {
     progress.step(&format!("on this machine's KVM: {}", job.name));
     let dir = paths::work().join("direct").join(&job.name);
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(dir.join("bin"))?;
     for (name, from) in &job.files {
         fs::copy(from, dir.join(name))?;
+    }
+    if stock {
+        fs::create_dir_all(dir.join("l2"))?;
+        for (name, from) in linux::stock_files(debian)? {
+            symlink(from, dir.join("l2").join(name))?;
+        }
     }
     let data = [
         debian.file("qemu-system-data", "usr/share/qemu")?,

@@ -73,22 +73,27 @@ pub fn kernel_elf(debian: &Debian) -> Result<PathBuf> {
     Ok(elf)
 }
 
-/// A stock Linux for a guest: `/l2/vmlinux`, `/l2/bzImage` and `/l2/initrd`.
-pub fn stock(debian: &Debian) -> Result<PathBuf> {
+/// A stock Linux for a guest, by name: `vmlinux`, `bzImage` and `initrd`.
+pub fn stock_files(debian: &Debian) -> Result<[(&'static str, PathBuf); 3]> {
     let mut initrd = Tree::new();
     base(&mut initrd, debian, &GUEST_MODULES)?;
     initrd.script(
         "init",
         &[SETUP, include_str!("../../init/linux.sh")].concat(),
     );
-    let initrd = initrd.cached(&paths::work(), "linux-initrd")?;
     let (kernel, release) = debian.kernel()?;
+    Ok([
+        ("vmlinux", kernel_elf(debian)?),
+        ("bzImage", kernel.join(format!("boot/vmlinuz-{release}"))),
+        ("initrd", initrd.cached(&paths::work(), "linux-initrd")?),
+    ])
+}
+
+/// The same as an archive with the directory `/l2`.
+pub fn stock(debian: &Debian) -> Result<PathBuf> {
     let mut tree = Tree::new();
-    tree.file("l2/vmlinux", &kernel_elf(debian)?)
-        .file("l2/initrd", &initrd);
-    tree.file(
-        "l2/bzImage",
-        &kernel.join(format!("boot/vmlinuz-{release}")),
-    );
+    for (name, path) in stock_files(debian)? {
+        tree.file(&format!("l2/{name}"), &path);
+    }
     tree.cached(&paths::work(), "linux")
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::jobs::{self, Job, Outcome};
-use super::{Boot, Host, linux};
+use super::{Boot, linux};
 use crate::debian::Debian;
 use crate::initramfs::{self, Tree};
 use crate::paths;
@@ -36,6 +36,10 @@ const MODULES: [&str; 10] = [
 /// the emulated MWAIT is not what Xen expects.
 const XEN_ARGS: &str = "console=com1 com1=115200,8n1 dom0_mem=1024M,max:1024M dom0_max_vcpus=1 \
                         loglvl=warning guest_loglvl=all noreboot=1 sync_console=0 spec-ctrl=eager-fpu cpuidle=no";
+
+/// A domU's disk.
+const DISK: &str =
+    "'format=raw,vdev=xvda,access=rw,backendtype=phy,script=block-lite,target=/dev/loop0'";
 
 /// dom0's files.
 fn machine(debian: &Debian) -> Result<PathBuf> {
@@ -159,39 +163,44 @@ pub fn boot(
 /// The guest as a PVH domU whose disk is served by blkback from a loop device, which leaves the VHD's footer
 /// out. There is no COM1 in such a domain: what counts is the PV console, as xenconsoled logs it.
 pub fn job(boot: &Boot<'_>) -> Job {
-    let (limit, bytes) = (boot.limit.as_secs(), boot.disk.bytes());
-    // Native TSC: emulated, each read of it would be an exit. xl's own quoting knows no escapes.
+    let (limit, name) = (boot.limit.as_secs(), &boot.name);
+    // xl's own quoting knows no escapes.
     let line = boot.command_line.replace('"', "");
-    let script = format!(
+    let (attach, disk) = match boot.disk_bytes() {
+        Some(bytes) => (
+            format!("/usr/sbin/losetup --sizelimit {bytes} /dev/loop0 disk.vhd"),
+            DISK,
+        ),
+        None => (String::new(), ""),
+    };
+    // Native TSC: emulated, each read of it would be an exit.
+    boot.job(&format!(
         r#"cat >guest.cfg <<'END'
-name = "guest"
+name = "{name}"
 type = "pvh"
 kernel = "guest"
 cmdline = "{line}"
 memory = 256
 vcpus = 1
 tsc_mode = "native"
-disk = ['format=raw,vdev=xvda,access=rw,backendtype=phy,script=block-lite,target=/dev/loop0']
+disk = [{disk}]
 on_poweroff = "destroy"
 on_reboot = "destroy"
 on_crash = "destroy"
 END
-keep
-log=/var/log/xen/console/guest-guest.log
-rm -f $log
-/usr/sbin/losetup --sizelimit {bytes} /dev/loop0 disk.vhd
+log=/var/log/xen/console/guest-{name}.log
+{attach}
+xl dmesg -c >/dev/null
 xl create -F guest.cfg </dev/null >xl.log 2>&1 &
 pid=$! waited=0
 while kill -0 $pid 2>/dev/null && [ $waited -lt {limit} ]; do sleep 1; waited=$((waited + 1)); done
-[ $waited -lt {limit} ] || {{ echo "HARNESS the guest's time was up"; xl destroy guest; }}
+[ $waited -lt {limit} ] || {{ echo "HARNESS the guest's time was up"; xl destroy {name}; }}
 wait $pid
 echo "HARNESS status $?"
 cat $log
 # A guest that fails before it has a console still has Xen's debug port, with lines of limited length.
 grep -q '^RESULT ' $log || {{ cat xl.log; xl dmesg | sed -n 's/^(d[0-9]*) //p'; }}
-/usr/sbin/losetup -d /dev/loop0
-left {bytes}
+[ -z "{attach}" ] || /usr/sbin/losetup -d /dev/loop0
 "#
-    );
-    boot.job(Host::Xen, &script)
+    ))
 }

@@ -1,0 +1,216 @@
+//! The steps of `cargo xtask test`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Record, Verdict, features};
+use crate::debian::Debian;
+use crate::disk::Disk;
+use crate::hosts::Host;
+use crate::judge::{Expect, State};
+use crate::progress::Progress;
+use crate::session::{self, Offer, Trial};
+use crate::{cargo, paths};
+
+/// Where a test finds Xen's C headers; without it the test says that it could not compare.
+const XEN_HEADERS: &str = "PV_DRIVERS_XEN_HEADERS";
+/// What Miri is run over.
+const MIRI: [&str; 2] = ["pv-hypercall", "pv-tests"];
+
+/// Everything that needs no machine.
+pub fn code(record: &mut Record<'_>, quick: bool) {
+    let cargo_step =
+        |record: &mut Record<'_>, name: &str, args: &[&str], env: &[(&str, PathBuf)]| {
+            record.step(name, || {
+                let mut command = cargo::command(None);
+                command.args(args).envs(env.iter().cloned());
+                cargo::run(command, &format!("cargo {}", args.join(" "))).into()
+            });
+        };
+    cargo_step(record, "formatting", &["fmt", "--all", "--check"], &[]);
+    cargo_step(
+        record,
+        "lints",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    );
+    let bare = [
+        "clippy",
+        "--package",
+        "guest",
+        "--target",
+        cargo::BARE,
+        "--",
+        "-D",
+        "warnings",
+    ];
+    cargo_step(record, "lints of the guest kernel", &bare, &[]);
+    let deny = [("RUSTDOCFLAGS", PathBuf::from("-D warnings"))];
+    cargo_step(
+        record,
+        "documentation",
+        &["doc", "--workspace", "--no-deps"],
+        &deny,
+    );
+    cargo_step(record, "tests", &["test", "--workspace"], &headers(quick));
+    match features::libraries() {
+        Ok(libraries) => {
+            for (package, features) in libraries {
+                let name = format!("{package} bare-metal, every set of features");
+                record.step(&name, || features::check(&package, &features).into());
+            }
+        }
+        Err(error) => record.note(
+            "every set of features",
+            Verdict::Failed(format!("{error:#}")),
+            0.0,
+        ),
+    }
+    if !quick {
+        for package in MIRI {
+            record.step(&format!("Miri over {package}"), || miri(package));
+        }
+    }
+}
+
+/// Xen's headers from the Debian cache, if they can be had.
+fn headers(quick: bool) -> Vec<(&'static str, PathBuf)> {
+    if quick {
+        return Vec::new();
+    }
+    let headers = Debian::prepare(&Progress::new())
+        .and_then(|debian| debian.file("libxen-dev", "usr/include"));
+    headers
+        .map(|path| vec![(XEN_HEADERS, path)])
+        .unwrap_or_default()
+}
+
+/// Miri needs a nightly toolchain with its component.
+fn miri(package: &str) -> Verdict {
+    let there = cargo::command(Some("nightly"))
+        .args(["miri", "--version"])
+        .output();
+    if !there.is_ok_and(|output| output.status.success()) {
+        return Verdict::Skipped("there is no nightly toolchain with miri (rustup toolchain install nightly -c miri -c rust-src)".into());
+    }
+    let mut command = cargo::command(Some("nightly"));
+    command
+        .args(["miri", "test", "--package", package])
+        .env("MIRIFLAGS", "-Zmiri-strict-provenance");
+    command
+        .env("PROPTEST_CASES", "4")
+        .env("CARGO_TARGET_DIR", paths::target().join("miri"));
+    cargo::run(command, &format!("miri test --package {package}")).into()
+}
+
+/// The boots on real hosts.
+pub fn hosts(record: &mut Record<'_>, progress: &Progress) {
+    let trials = trials();
+    let made = Debian::prepare(progress).and_then(|debian| {
+        progress.step("making the disk");
+        std::fs::create_dir_all(paths::work())?;
+        let disk = Disk::make(&debian, &paths::work())?;
+        Ok((debian, disk))
+    });
+    let rows = made.and_then(|(debian, disk)| session::run(&trials, &disk, &debian, progress));
+    match rows {
+        Ok(rows) => {
+            for row in rows {
+                let mut name = format!("{} {}", row.host, row.trial);
+                if !row.remarks.is_empty() {
+                    name += &format!(" ({})", row.remarks.join("; "));
+                }
+                let verdict = match row.state {
+                    State::Passed => Verdict::Passed,
+                    State::Failed(why) => Verdict::Failed(why.join("; ")),
+                    State::Skipped(why) => Verdict::Skipped(why),
+                };
+                record.note(&name, verdict, row.seconds);
+            }
+        }
+        // Here a host that cannot be had is a failure: the whole point is to have been there.
+        Err(error) => {
+            for trial in &trials {
+                let name = format!("{} {}", trial.host, trial.name);
+                record.note(
+                    &name,
+                    Verdict::Failed(format!("could not be booted: {error:#}")),
+                    0.0,
+                );
+            }
+        }
+    }
+}
+
+/// What is tried on the real hosts.
+fn trials() -> Vec<Trial> {
+    let limit = Duration::from_secs(120);
+    let with_disk = [Host::Xen, Host::QemuXen, Host::HyperV];
+    let mut trials = Vec::new();
+    for host in Host::ALL.into_iter().filter(|host| host.is_real()) {
+        trials.push(Trial::of_disk(host, "tour", "job=tour", limit));
+        let refused = |name, job: &str, offer, word| Trial {
+            offer,
+            expect: Expect::Refusal(word),
+            ..Trial::of_disk(host, name, job, limit)
+        };
+        trials.push(refused(
+            "bad-job",
+            "job=nonsense",
+            Offer::NoDisk,
+            "nonsense",
+        ));
+        if with_disk.contains(&host) {
+            let verify = Trial::of_disk(host, "verify", "job=verify seed=2006", limit);
+            trials.push(Trial {
+                expect: Expect::DiskUsed,
+                ..verify
+            });
+            trials.push(refused("no-disk", "job=tour", Offer::NoDisk, "disk"));
+        }
+    }
+    let short = Trial::of_disk(Host::Xen, "short-disk", "job=tour", limit);
+    trials.push(Trial {
+        offer: Offer::ShortDisk(8 << 20),
+        expect: Expect::Refusal("partition"),
+        ..short
+    });
+    let deaf = Trial::of_disk(Host::QemuHyperV, "no-bus", "job=tour", limit);
+    trials.push(Trial {
+        offer: Offer::NoBus,
+        expect: Expect::Refusal("vmbus"),
+        ..deaf
+    });
+    let linux = "console=ttyS0 panic=-1 mitigations=off nokaslr no_timer_check quiet";
+    let stock = Trial::of_disk(Host::HyperV, "stock-linux", linux, limit);
+    trials.push(Trial {
+        offer: Offer::Linux,
+        expect: Expect::Linux,
+        ..stock
+    });
+    trials
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_real_host_is_tried_and_no_two_trials_share_a_name() {
+        let trials = trials();
+        for host in Host::ALL.into_iter().filter(|host| host.is_real()) {
+            assert!(trials.iter().any(|t| t.host == host && t.name == "tour"));
+        }
+        let mut names: Vec<_> = trials.iter().map(|t| (t.host, t.name)).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), trials.len());
+    }
+}

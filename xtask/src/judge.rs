@@ -1,0 +1,306 @@
+//! Holds what came out of a trial against what is known here.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::disk::Disk;
+use crate::hosts::Host;
+use crate::hosts::jobs::Outcome;
+use crate::result::{self, Report};
+use crate::session::Trial;
+
+/// Statuses of a command that `timeout` ended.
+const TIME_UP: [i32; 3] = [124, 137, 143];
+
+/// What must come out of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The disk and all files as they are known here, and the disk left as it was.
+    SameDisk,
+    /// The disk found and the job done; its contents are the guest's to change.
+    DiskUsed,
+    /// A VMBus, negotiated, with no disk on it.
+    Bus,
+    /// A failure in an orderly way whose reason contains this word.
+    Refusal(&'static str),
+    /// A stock Linux that reads, writes and restores the disk.
+    Linux,
+}
+
+/// How it went.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "state", content = "why")]
+pub enum State {
+    /// As it should.
+    Passed,
+    /// Each reason is a sentence.
+    Failed(Vec<String>),
+    /// It was not tried, for this reason.
+    Skipped(String),
+}
+
+/// What came of a trial: one line of a table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The host.
+    pub host: Host,
+    /// The trial's name.
+    pub trial: String,
+    /// How it went.
+    #[serde(flatten)]
+    pub state: State,
+    /// What the guest reported.
+    pub report: Option<Report>,
+    /// From the host's start to the guest's end, in seconds.
+    pub seconds: f64,
+    /// What else a reader should know.
+    pub remarks: Vec<String>,
+}
+
+impl Row {
+    /// A host that was not tried.
+    pub fn skipped(host: Host, why: impl Into<String>) -> Self {
+        Self::new(host, "", State::Skipped(why.into()))
+    }
+
+    /// A trial that failed before it began.
+    pub fn failed(trial: &Trial, why: String) -> Self {
+        Self::new(trial.host, trial.name, State::Failed(vec![why]))
+    }
+
+    fn new(host: Host, trial: &str, state: State) -> Self {
+        Self {
+            host,
+            trial: trial.to_owned(),
+            state,
+            report: None,
+            seconds: 0.0,
+            remarks: Vec::new(),
+        }
+    }
+}
+
+/// Why the machine below, and not the guest, may be to blame: neither a last line nor a crash of the guest.
+pub fn unfinished(trial: &Trial, outcome: &Outcome) -> Option<String> {
+    let last = if trial.expect == Expect::Linux {
+        "LINUX done"
+    } else {
+        "RESULT "
+    };
+    let guests_own = |text: &str| text.starts_with(last) || text.contains("panic");
+    if outcome.lines.iter().any(|l| guests_own(&l.text)) {
+        return None;
+    }
+    Some(match outcome.status {
+        None => "the machine around the guest went down or its time was up".into(),
+        Some(status) if TIME_UP.contains(&status) => "the time was up".into(),
+        Some(_) => format!("the guest ended without a line of {}", last.trim_end()),
+    })
+}
+
+/// The trial's row.
+pub fn judge(trial: &Trial, outcome: &Outcome, disk: &Disk, log: &Path) -> Row {
+    let mut row = Row::new(trial.host, trial.name, State::Passed);
+    row.seconds = outcome.took.as_secs_f64();
+    let mut wrong = Vec::new();
+    if let Some(why) = unfinished(trial, outcome) {
+        wrong.push(format!("{why}; see {}", log.display()));
+    } else if trial.expect == Expect::Linux {
+        wrong.extend(linux(outcome, disk));
+    } else {
+        match result::find(&outcome.lines) {
+            None => wrong.push(format!("the guest crashed; see {}", log.display())),
+            Some(Err(error)) => wrong.push(error),
+            Some(Ok(report)) => {
+                wrong.extend(guest(trial.expect, &report, disk));
+                row.report = Some(report);
+            }
+        }
+    }
+    for line in &outcome.lines {
+        let Some(word) = line.text.strip_prefix("HARNESS ") else {
+            continue;
+        };
+        match word {
+            "disk changed" if trial.expect == Expect::DiskUsed => {}
+            "disk changed" => wrong.push("the disk was left changed".into()),
+            "disk same" | "status 0" => {}
+            _ => row.remarks.push(word.to_owned()),
+        }
+    }
+    if !wrong.is_empty() {
+        row.state = State::Failed(wrong);
+    }
+    row
+}
+
+/// What is wrong with a report.
+fn guest(expect: Expect, report: &Report, disk: &Disk) -> Vec<String> {
+    let reason = report
+        .error
+        .as_deref()
+        .unwrap_or("the guest reports failure without a reason");
+    let mut wrong = Vec::new();
+    match expect {
+        Expect::SameDisk => wrong.extend(result::differences(report, disk)),
+        Expect::DiskUsed if !report.ok => wrong.push(reason.to_owned()),
+        Expect::DiskUsed if report.disks.is_empty() => wrong.push("the guest found no disk".into()),
+        Expect::Bus => {
+            if !report.bus.to_lowercase().contains("vmbus") {
+                wrong.push(format!("no VMBus was negotiated; the guest says: {reason}"));
+            } else if !report.ok && !reason.to_lowercase().contains("disk") {
+                wrong.push(reason.to_owned());
+            }
+        }
+        Expect::Refusal(_) if report.ok => {
+            wrong.push("the guest should have failed, but says that all is well".into())
+        }
+        Expect::Refusal(word) if !reason.to_lowercase().contains(word) => {
+            wrong.push(format!(
+                "the guest should have said something of {word:?}, but says: {reason}"
+            ));
+        }
+        Expect::DiskUsed | Expect::Refusal(_) | Expect::Linux => {}
+    }
+    wrong
+}
+
+/// What is wrong with a stock Linux's account of the disk.
+fn linux(outcome: &Outcome, disk: &Disk) -> Vec<String> {
+    let said = |words: [String; 2]| {
+        outcome.lines.iter().any(|l| {
+            l.text.starts_with("LINUX disk") && words.iter().all(|w| l.text.contains(w.as_str()))
+        })
+    };
+    let sum = format!("sha256 {}", disk.sha256);
+    let mut wrong = Vec::new();
+    if !said([format!("{} sectors", disk.sectors), sum.clone()]) {
+        wrong.push("Linux did not read the disk as it is".into());
+    }
+    if !said(["write verified".into(), String::new()]) {
+        wrong.push("Linux did not read back what it wrote".into());
+    }
+    if !said(["restored".into(), sum]) {
+        wrong.push("Linux could not restore what it overwrote".into());
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::Line;
+    use std::time::Duration;
+
+    fn outcome(text: &[&str], status: Option<i32>) -> Outcome {
+        let lines = text
+            .iter()
+            .map(|t| Line {
+                at: Duration::ZERO,
+                text: (*t).to_owned(),
+            })
+            .collect();
+        Outcome {
+            lines,
+            status,
+            took: Duration::from_secs(1),
+        }
+    }
+
+    fn state(expect: Expect, text: &[&str]) -> State {
+        let disk = Disk {
+            vhd: "x".into(),
+            sectors: 8,
+            sha256: "d".into(),
+            files: Vec::new(),
+        };
+        let mut trial = Trial::of_disk(Host::Xen, "t", "job=tour", Duration::from_secs(1));
+        trial.expect = expect;
+        judge(&trial, &outcome(text, Some(0)), &disk, Path::new("log")).state
+    }
+
+    fn fails(expect: Expect, text: &[&str], why: &str) {
+        match state(expect, text) {
+            State::Failed(reasons) => {
+                assert!(reasons.iter().any(|r| r.contains(why)), "{reasons:?}")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const GOOD: &str = r#"RESULT {"bus":"xenbus","job":"tour","ok":true,"disks":[{"sectors":8,"sector_size":512,"sha256":"d"}]}"#;
+    const NO_DISK: &str = r#"RESULT {"bus":"vmbus 4.0","ok":false,"error":"no disk"}"#;
+
+    #[test]
+    fn only_the_machine_below_gets_a_second_chance() {
+        let trial = Trial::of_disk(Host::Xen, "t", "job=tour", Duration::from_secs(1));
+        for status in [None, Some(124), Some(0)] {
+            assert!(unfinished(&trial, &outcome(&["hello"], status)).is_some());
+        }
+        assert!(unfinished(&trial, &outcome(&["RESULT {\"ok\":false}"], None)).is_none());
+        assert!(unfinished(&trial, &outcome(&["panic: at x"], Some(0))).is_none());
+    }
+
+    #[test]
+    fn the_disk_must_be_right_and_be_left_so() {
+        assert_eq!(
+            state(Expect::SameDisk, &[GOOD, "HARNESS disk same"]),
+            State::Passed
+        );
+        fails(
+            Expect::SameDisk,
+            &[GOOD, "HARNESS disk changed"],
+            "left changed",
+        );
+        assert_eq!(
+            state(Expect::DiskUsed, &[GOOD, "HARNESS disk changed"]),
+            State::Passed
+        );
+        fails(Expect::SameDisk, &[NO_DISK], "no disk");
+        fails(Expect::DiskUsed, &[NO_DISK], "no disk");
+        fails(Expect::SameDisk, &["hello"], "without a line");
+        fails(Expect::SameDisk, &["kernel panic"], "crashed");
+    }
+
+    #[test]
+    fn where_there_is_no_disk_the_bus_decides() {
+        assert_eq!(state(Expect::Bus, &[NO_DISK]), State::Passed);
+        fails(
+            Expect::Bus,
+            &[r#"RESULT {"bus":"","ok":false,"error":"deaf"}"#],
+            "deaf",
+        );
+        fails(
+            Expect::Bus,
+            &[r#"RESULT {"bus":"vmbus 4.0","ok":false,"error":"fault"}"#],
+            "fault",
+        );
+    }
+
+    #[test]
+    fn a_refusal_must_be_one_and_for_the_right_reason() {
+        assert_eq!(state(Expect::Refusal("disk"), &[NO_DISK]), State::Passed);
+        fails(
+            Expect::Refusal("usage"),
+            &[NO_DISK],
+            "something of \"usage\"",
+        );
+        fails(Expect::Refusal("disk"), &[GOOD], "all is well");
+    }
+
+    #[test]
+    fn linux_must_read_write_and_restore() {
+        let lines = [
+            "LINUX disk sda 8 sectors sha256 d",
+            "LINUX disk sda write verified",
+            "LINUX disk sda restored sha256 d",
+            "LINUX done 9",
+        ];
+        assert_eq!(state(Expect::Linux, &lines), State::Passed);
+        fails(Expect::Linux, &[lines[0], lines[2], lines[3]], "read back");
+        fails(Expect::Linux, &[lines[0], lines[1], lines[3]], "restore");
+        fails(Expect::Linux, &[lines[1], lines[2], lines[3]], "as it is");
+        fails(Expect::Linux, &lines[..3], "without a line of LINUX done");
+    }
+}
