@@ -11,10 +11,13 @@ use blkfront::{Block, Buf, Completion, IoError, Limits, SubmitError, Tag};
 
 use crate::disk::{DiskError, Geometry, JobDisk, Payload, Request, Workload};
 
+/// A queue that its disks share.
+pub type Shared<'q> = Rc<RefCell<Box<dyn Block + 'q>>>;
+
 /// One disk of a queue. The disks of one SCSI controller share its queue, one job at a time.
-pub struct QueueDisk {
+pub struct QueueDisk<'q> {
     name: String,
-    queue: Rc<RefCell<Box<dyn Block>>>,
+    queue: Shared<'q>,
     unit: u8,
     limits: Limits,
     depth: usize,
@@ -22,17 +25,18 @@ pub struct QueueDisk {
     timeout: u64,
 }
 
-impl QueueDisk {
-    /// All disks of a queue, each with the name that `name` gives its place in the queue and its address.
-    pub fn all(queue: Box<dyn Block>, name: impl Fn(usize, u32) -> String) -> Vec<Self> {
-        let depth = queue.depth();
-        let units: Vec<_> = queue.units().to_vec();
-        let queue = Rc::new(RefCell::new(queue));
-        let disks = (0_u8..).zip(units).map(|(unit, found)| Self {
-            name: name(usize::from(unit), found.address),
-            queue: Rc::clone(&queue),
+impl<'q> QueueDisk<'q> {
+    /// All disks of a queue, each with the name that `name` gives its address.
+    pub fn all(queue: &Shared<'q>, name: impl Fn(u32) -> String) -> Vec<Self> {
+        let Ok(inner) = queue.try_borrow() else {
+            return Vec::new();
+        };
+        let depth = inner.depth();
+        let disks = (0_u8..).zip(inner.units()).map(|(unit, found)| Self {
+            name: name(found.address),
+            queue: Rc::clone(queue),
             unit,
-            limits: found.limits,
+            limits: found.limits.clone(),
             depth,
             timeout: TIMEOUT,
         });
@@ -55,7 +59,7 @@ impl QueueDisk {
 
     fn blocking(
         &self,
-        work: impl FnOnce(&mut Disk<'_, dyn Block>) -> Result<(), blocking::DiskError>,
+        work: impl FnOnce(&mut Disk<'_, dyn Block + 'q>) -> Result<(), blocking::DiskError>,
     ) -> Result<(), DiskError> {
         let mut queue = self.queue.try_borrow_mut().map_err(|_| DiskError::Gone)?;
         let disk = Disk::new(&mut **queue, self.unit).map_err(refused)?;
@@ -91,7 +95,7 @@ fn failed(why: IoError) -> DiskError {
     }
 }
 
-impl JobDisk for QueueDisk {
+impl JobDisk for QueueDisk<'_> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -170,9 +174,9 @@ impl Payload for Bytes<'_> {
 }
 
 /// A drive under way.
-struct Drive<'a> {
-    disk: &'a QueueDisk,
-    queue: &'a mut dyn Block,
+struct Drive<'a, 'q> {
+    disk: &'a QueueDisk<'q>,
+    queue: &'a mut (dyn Block + 'q),
     depth: usize,
     bytes: usize,
     work: &'a mut dyn Workload,
@@ -185,7 +189,7 @@ struct Drive<'a> {
     error: Option<DiskError>,
 }
 
-impl Drive<'_> {
+impl Drive<'_, '_> {
     fn run(&mut self) -> Result<(), DiskError> {
         let mut until = self.queue.now().saturating_add(self.disk.timeout);
         loop {
