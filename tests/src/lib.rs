@@ -6,4 +6,5 @@ pub mod hyperv;
 pub mod memory;
 pub mod ram;
 pub mod rng;
+pub mod sim_xen;
 pub mod xen;

@@ -14,7 +14,7 @@
 //! # fn f<P: hypercall::Platform, G: hypercall::Gate>(xen: &hypercall::xen::Xen<P, G>)
 //! # -> Result<(), Box<dyn core::error::Error>> {
 //! use hypercall::bus::{Bus, BusEvent};
-//! use xenbus::{Config, XenBus};
+//! use pv_xenbus::{Config, XenBus};
 //!
 //! let bus = XenBus::connect(xen, Config::default())?;
 //! bus.wait_devices(5_000_000_000)?;
