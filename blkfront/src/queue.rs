@@ -85,6 +85,64 @@ pub trait Block {
     fn reconnect(&mut self) -> Result<(), HostFault>;
 }
 
+/// A borrowed queue is a queue.
+impl<B: Block + ?Sized> Block for &mut B {
+    fn units(&self) -> &[Unit] {
+        (**self).units()
+    }
+    fn alloc(&self, len: usize) -> Option<Buf> {
+        (**self).alloc(len)
+    }
+    fn copied(&self) -> u64 {
+        (**self).copied()
+    }
+    fn depth(&self) -> usize {
+        (**self).depth()
+    }
+    fn in_flight(&self) -> usize {
+        (**self).in_flight()
+    }
+    fn submit(&mut self, request: Request) -> Result<Tag, (SubmitError, Request)> {
+        (**self).submit(request)
+    }
+    fn publish(&mut self) {
+        (**self).publish();
+    }
+    fn poll_dyn(&mut self, budget: usize, sink: &mut dyn FnMut(Completion)) -> usize {
+        (**self).poll_dyn(budget, sink)
+    }
+    fn fault(&self) -> Option<HostFault> {
+        (**self).fault()
+    }
+    fn reap(&mut self) {
+        (**self).reap();
+    }
+    fn collect(&mut self, tag: Tag) -> Option<Completion> {
+        (**self).collect(tag)
+    }
+    fn is_live(&mut self, tag: Tag) -> bool {
+        (**self).is_live(tag)
+    }
+    fn abandon(&mut self, tag: Tag) {
+        (**self).abandon(tag);
+    }
+    fn watch(&mut self, tag: Tag, waker: &Waker) {
+        (**self).watch(tag, waker);
+    }
+    fn pause(&mut self, until: u64) {
+        (**self).pause(until);
+    }
+    fn now(&self) -> u64 {
+        (**self).now()
+    }
+    fn close(&mut self) -> Result<(), HostFault> {
+        (**self).close()
+    }
+    fn reconnect(&mut self) -> Result<(), HostFault> {
+        (**self).reconnect()
+    }
+}
+
 /// How often a look at the ring may come up empty after the host claimed there is more, before
 /// the host is left alone until the next poll.
 const PATIENCE: u32 = 4;
@@ -124,6 +182,11 @@ impl<T: Transport> Queue<T> {
     /// The back end.
     pub fn transport(&self) -> &T {
         &self.transport
+    }
+
+    /// The back end, to ask what is particular to it.
+    pub fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
     }
 
     /// What the queue's only or first disk can do.

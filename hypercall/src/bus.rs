@@ -42,6 +42,16 @@ pub enum BusEvent<D> {
     Gone(D),
 }
 
+impl<D> BusEvent<D> {
+    /// The same event of the device as `f` names it.
+    pub fn map<E>(self, f: impl FnOnce(D) -> E) -> BusEvent<E> {
+        match self {
+            Self::Offered(device) => BusEvent::Offered(f(device)),
+            Self::Gone(device) => BusEvent::Gone(f(device)),
+        }
+    }
+}
+
 /// A bus that offers devices. Devices come and go at any moment; one that fails does not stop
 /// the others.
 pub trait Bus {

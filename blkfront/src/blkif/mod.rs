@@ -1,6 +1,222 @@
 //! Xen's block interface, blkif: the front end.
 //!
-//! `abi` is the wire, `ring` the shared page.
+//! `abi` is the wire, `ring` the shared page, `connect` the hand-shake through xenstore, and
+//! [`Blkif`] joins them to grants and an event channel.
 
 pub mod abi;
+mod connect;
 pub mod ring;
+
+use crate::limits::Unit;
+use crate::request::{IoError, Op};
+use crate::transport::{Answer, PushError, Transport, Wire};
+use abi::{RequestDiscard, RequestHeader, Response, Segment};
+pub use connect::{Config, ConnectError};
+use core::fmt;
+use core::task::Waker;
+use hypercall::host::Hypervisor;
+use hypercall::shm::Pool;
+use hypercall::xen::Xen;
+use hypercall::{Gate, HostFault, Platform, Port};
+use ring::Ring;
+use xenbus::Frontend;
+
+/// A Xen virtual block device: one ring of one page, its pool granted once and for good.
+pub struct Blkif<'b, 'h, P: Platform, G: Gate> {
+    frontend: Frontend<'b, 'h, P, G>,
+    xen: &'h Xen<P, G>,
+    config: Config,
+    link: Option<Link<P>>,
+    pool: Option<Pool<P>>,
+    /// The domain the pool is granted to.
+    peer: u16,
+    unit: [Unit; 1],
+    /// The operation that flushes here: a flush proper, or an empty barrier.
+    flush: u8,
+    handle: u16,
+}
+
+/// What a connection has and a closed device has not.
+struct Link<P: Platform> {
+    ring: Ring<P>,
+    port: Port,
+}
+
+impl<P: Platform, G: Gate> fmt::Debug for Blkif<'_, '_, P, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blkif")
+            .field("device", self.frontend.device())
+            .field("connected", &self.link.is_some())
+            .finish()
+    }
+}
+
+impl<P: Platform, G: Gate> Blkif<'_, '_, P, G> {
+    /// Gives the pool's pages back to the platform, after
+    /// [`disconnect`](Transport::disconnect). `false` while buffers are out or the back end still
+    /// maps a page; nothing is lost then, and it may be tried again.
+    pub fn release_pool(&mut self) -> bool {
+        let Some(pool) = self.pool.take() else {
+            return true;
+        };
+        match pool.close() {
+            // A run that is still mapped is leaked by its drop, which is the safe thing.
+            Ok(lent) => self.xen.unshare(lent).is_ok(),
+            Err(pool) => {
+                self.pool = Some(pool);
+                false
+            }
+        }
+    }
+}
+
+/// What a response's status means.
+fn outcome(status: i16) -> Result<(), IoError> {
+    match status {
+        abi::RSP_OKAY => Ok(()),
+        abi::RSP_EOPNOTSUPP => Err(IoError::Unsupported),
+        _ => Err(IoError::Failed),
+    }
+}
+
+impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
+    type Platform = P;
+
+    fn platform(&self) -> &P {
+        self.xen.platform()
+    }
+
+    fn pool(&self) -> Option<&Pool<P>> {
+        self.pool.as_ref()
+    }
+
+    #[inline]
+    fn units(&self) -> &[Unit] {
+        &self.unit
+    }
+
+    fn depth(&self) -> usize {
+        abi::RING_SIZE as usize
+    }
+
+    #[inline]
+    fn push(&mut self, wire: Wire<'_>) -> Result<(), PushError> {
+        let Some(link) = &mut self.link else {
+            return Err(PushError::Fault(HostFault::Withdrawn));
+        };
+        if link.ring.room() == 0 {
+            return Err(PushError::Full);
+        }
+        let operation = match wire.op {
+            Op::Read => abi::OP_READ,
+            Op::Write => abi::OP_WRITE,
+            Op::Flush => self.flush,
+            Op::Discard => {
+                link.ring.write_discard(&RequestDiscard {
+                    operation: abi::OP_DISCARD,
+                    flag: 0,
+                    handle: self.handle,
+                    pad: 0,
+                    id: wire.id,
+                    sector_number: wire.sector,
+                    nr_sectors: wire.count,
+                });
+                return Ok(());
+            }
+        };
+        let header = RequestHeader {
+            operation,
+            nr_segments: 0,
+            handle: self.handle,
+            pad: 0,
+            id: wire.id,
+            sector_number: wire.sector,
+        };
+        let pieces = wire.buf.into_iter().flat_map(|buf| buf.segments());
+        link.ring.write(
+            header,
+            pieces.map(|piece| Segment {
+                gref: piece.token as u32,
+                first_sect: (piece.offset >> 9) as u8,
+                // The queue lets no empty piece through.
+                last_sect: (piece.offset.wrapping_add(piece.len).wrapping_sub(1) >> 9) as u8,
+                pad: 0,
+            }),
+        );
+        Ok(())
+    }
+
+    #[inline]
+    fn publish(&mut self) {
+        if let Some(link) = &mut self.link
+            && link.ring.publish()
+        {
+            self.xen.signal(link.port);
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Result<Option<Answer>, HostFault> {
+        let Some(link) = &mut self.link else {
+            return Err(HostFault::Withdrawn);
+        };
+        let Some(Response {
+            id,
+            operation,
+            status,
+            ..
+        }) = link.ring.take()?
+        else {
+            return Ok(None);
+        };
+        let op = match operation {
+            abi::OP_READ => Op::Read,
+            abi::OP_WRITE => Op::Write,
+            abi::OP_DISCARD => Op::Discard,
+            abi::OP_FLUSH_DISKCACHE | abi::OP_WRITE_BARRIER => Op::Flush,
+            _ => return Err(HostFault::WrongOperation),
+        };
+        Ok(Some(Answer {
+            id,
+            op: Some(op),
+            result: outcome(status),
+            moved: None,
+        }))
+    }
+
+    fn arm(&mut self) -> bool {
+        let Some(link) = &mut self.link else {
+            return false;
+        };
+        // The signal is only a hint to look, which is what happens next in any case.
+        let _ = self.xen.take_pending(link.port);
+        link.ring.arm()
+    }
+
+    fn check(&mut self) -> Result<(), HostFault> {
+        if self.link.is_none() || self.frontend.gone() {
+            return Err(HostFault::Withdrawn);
+        }
+        Ok(())
+    }
+
+    fn register_waker(&self, waker: &Waker) {
+        if let Some(link) = &self.link
+            && self.xen.register_waker(link.port, waker).is_err()
+        {
+            // No place to wait in: have the task look again at once rather than never.
+            waker.wake_by_ref();
+        }
+    }
+
+    fn disconnect(&mut self) -> Result<(), HostFault> {
+        self.close_link()
+    }
+
+    fn reconnect(&mut self) -> Result<(), HostFault> {
+        self.open_link().map_err(|why| {
+            log::warn!("{}: {why}", self.frontend.device());
+            HostFault::NoAnswer
+        })
+    }
+}

@@ -58,7 +58,7 @@ impl Version {
     ];
 
     /// How many bytes of a [`Packet`] hosts of this version exchange: before Windows 8 the request
-    /// ends without [`Srb::win8`], and hosts check the size.
+    /// ends without [`Packet::win8`], and hosts check the size.
     pub const fn packet_size(self) -> usize {
         if self.0 >= Self::WIN8.0 { 64 } else { 48 }
     }
@@ -143,10 +143,10 @@ pub struct Win8 {
     pub queue_sort_key: u32,
 }
 
-/// Every message to and from the host (`vstor_packet`).
+/// Every message to and from a host before Windows 8 (`vstor_packet`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Packet {
+pub struct ShortPacket {
     /// What it is for.
     pub operation: Operation,
     /// Bit 0: the sender wants a completion.
@@ -155,11 +155,19 @@ pub struct Packet {
     pub status: u32,
     /// The request; other messages use its first bytes for their own.
     pub srb: Srb,
-    /// Its later part; unused before Windows 8.
+}
+
+/// Every message to and from the host (`vstor_packet`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Packet {
+    /// What every version has.
+    pub short: ShortPacket,
+    /// The later part of a request; unused before Windows 8.
     pub win8: Win8,
 }
 
-/// [`Packet::flags`]: the sender wants a completion.
+/// [`ShortPacket::flags`]: the sender wants a completion.
 pub const REQUEST_COMPLETION: u32 = 1;
 
 /// The body of [`Operation::QUERY_PROTOCOL_VERSION`] (`vmstorage_protocol_version`).
@@ -232,7 +240,8 @@ const _: () = {
     assert!(size_of::<Win8>() == 0x10);
     assert!(offset_of!(Win8, srb_flags) == 4);
     assert!(size_of::<Packet>() == 64);
-    assert!(offset_of!(Packet, srb) == 12);
+    assert!(size_of::<ShortPacket>() == 48);
+    assert!(offset_of!(ShortPacket, srb) == 12);
     assert!(offset_of!(Packet, win8) == 48);
     assert!(size_of::<ProtocolVersion>() == 4);
     assert!(size_of::<Properties>() == 24);
