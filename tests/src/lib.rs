@@ -7,4 +7,5 @@ pub mod memory;
 pub mod ram;
 pub mod rng;
 pub mod sim_xen;
+pub mod suite;
 pub mod xen;

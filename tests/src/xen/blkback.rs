@@ -92,6 +92,8 @@ struct Connection {
 /// A disk and its ring.
 pub struct BlkBack {
     pub habits: BlkHabits,
+    /// Takes requests, and finishes none until this is taken back.
+    pub stalled: bool,
     device: u32,
     disk: Box<dyn Disk + Send>,
     connection: Option<Connection>,
@@ -118,6 +120,7 @@ impl BlkBack {
         BlkBack {
             flight: InFlight::new(habits.latency, seed),
             habits,
+            stalled: false,
             device,
             disk,
             connection: None,
@@ -238,9 +241,12 @@ impl BlkBack {
             return Ok(false);
         }
         let blocked = connection.barrier.is_some();
-        let finish_first = !self.flight.is_empty() && site.rng.below(2) == 0;
+        let finish_first = !self.stalled && !self.flight.is_empty() && site.rng.below(2) == 0;
         if connection.awake && !blocked && !finish_first {
             return self.take(site).map(|()| true);
+        }
+        if self.stalled {
+            return Ok(false);
         }
         if self.flight.is_empty()
             && let Some(barrier) = connection.barrier.take()

@@ -283,6 +283,11 @@ impl<M: GuestMemory> XenHost<M> {
         self.vbds.retain(|vbd| vbd.device != device);
     }
 
+    /// Has a disk's back end take requests without finishing them, or finish them again.
+    pub fn stall_disk(&mut self, device: u32, stall: bool) {
+        self.with_vbd(device, |vbd, _, _| vbd.blk.stalled = stall);
+    }
+
     /// Closes a disk's back end and leaves the device: the front end may reconnect.
     pub fn close_back_end(&mut self, device: u32) {
         self.with_vbd(device, |vbd, store, site| vbd.close(store, site));

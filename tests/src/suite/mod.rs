@@ -1,0 +1,8 @@
+//! What the common traits promise, tested once and run over every simulated host.
+
+pub mod block;
+mod every;
+pub mod lab;
+mod lab_xen;
+
+pub use lab_xen::XenLab;
