@@ -68,6 +68,15 @@ impl Signals {
         }
     }
 
+    /// Wakes everybody who waits, whatever for: something happened that concerns many.
+    pub fn wake_all(&self) {
+        for (of, waker) in &self.wakers {
+            if of.load(Ordering::Acquire) != FREE {
+                waker.wake();
+            }
+        }
+    }
+
     /// Takes a signal: whether it was raised since it was last taken.
     #[inline]
     pub fn take(&self, signal: u32) -> bool {

@@ -289,6 +289,8 @@ impl<P: Platform, G: Gate> Hypervisor for HyperV<P, G> {
         }
         if self.synic.has_message() {
             self.signals.raise(MESSAGE_SIGNAL);
+            // It may take a device back, whoever waits for that device.
+            self.signals.wake_all();
         }
     }
 

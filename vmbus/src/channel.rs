@@ -1,0 +1,379 @@
+//! A channel to one device: two rings, a signal each way.
+
+use crate::abi::message::{CloseChannel, GpadlTeardown, OpenChannel};
+use crate::bus::VmBus;
+use crate::error::{AskError, OpenError};
+use crate::proto::awaited::{Question, Reply};
+use crate::proto::gpadl;
+use crate::proto::offers::Offer;
+use crate::proto::outgoing::Outgoing as Message;
+use crate::ring::{Incoming, Outgoing, Receiver, SendError, Sender};
+use core::task::Waker;
+use hypercall::bus::Doorbell;
+use hypercall::platform::deadline;
+use hypercall::shm::{Access, Lent, Pages};
+use hypercall::signals::NoWaker;
+use hypercall::{Gate, HostFault, Hypervisor, Platform, Port};
+use zerocopy::{Immutable, IntoBytes};
+
+/// Data pages of a ring at most: both rings and their control pages fit one GPADL.
+pub const MAX_RING_PAGES: usize = 4094;
+
+/// An open channel, for one owner.
+///
+/// [`send`](Self::send) any number of packets, then [`flush`](Self::flush);
+/// [`receive`](Self::receive) until there are none, then [`arm`](Self::arm) before waiting: the
+/// host sends no signals between the two. Neither takes a lock or makes a hypercall but for the
+/// signal.
+///
+/// Dropping it closes it, and waits for the host to let go of its rings.
+#[derive(Debug)]
+pub struct Channel<'b, 'h, P: Platform, G: Gate> {
+    bus: &'b VmBus<'h, P, G>,
+    relid: u32,
+    port: Port,
+    gpadl: u32,
+    offer: Offer,
+    /// Until it is closed.
+    ends: Option<Ends<P>>,
+}
+
+#[derive(Debug)]
+struct Ends<P: Platform> {
+    sender: Sender<P>,
+    receiver: Receiver<P>,
+}
+
+impl<P: Platform> Ends<P> {
+    fn fail(&mut self, fault: HostFault) {
+        self.sender.fail(fault);
+        self.receiver.fail(fault);
+    }
+
+    /// Takes the rings' memory back from the host, which has let go of it.
+    fn reclaim<G: Gate>(self, bus: &VmBus<'_, P, G>) {
+        for lent in [self.sender.into_memory(), self.receiver.into_memory()] {
+            // Cannot fail on Hyper-V; if it did, the loan would be leaked.
+            let _ = bus.hypervisor().unshare(lent);
+        }
+    }
+}
+
+impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
+    /// Opens a channel. Each of its two rings gets `ring_pages` pages for packets (1 to 4094) and
+    /// one for control. `user_data` (at most 120 bytes) is for the device.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open<'b>(
+        &'b self,
+        offer: &Offer,
+        ring_pages: usize,
+        user_data: &[u8],
+    ) -> Result<Channel<'b, 'h, P, G>, OpenError> {
+        self.pump();
+        if !self.claim(offer) {
+            return Err(if self.is_gone(offer.relid) {
+                OpenError::Gone
+            } else {
+                OpenError::InUse
+            });
+        }
+        let channel = self.open_claimed(offer, ring_pages, user_data);
+        if channel.is_err() {
+            self.unclaim(offer.relid);
+        }
+        channel
+    }
+
+    fn open_claimed<'b>(
+        &'b self,
+        offer: &Offer,
+        ring_pages: usize,
+        user_data: &[u8],
+    ) -> Result<Channel<'b, 'h, P, G>, OpenError> {
+        let relid = offer.relid;
+        let mut padded = [0; 120];
+        padded
+            .get_mut(..user_data.len())
+            .ok_or(OpenError::TooLarge)?
+            .copy_from_slice(user_data);
+        if !(1..=MAX_RING_PAGES).contains(&ring_pages) {
+            return Err(OpenError::TooLarge);
+        }
+        let pages = ring_pages.saturating_add(1);
+        let ends = self.rings(pages)?;
+        let (gpadl, open_id) = self.numbers();
+        let open = OpenChannel {
+            relid,
+            open_id,
+            ring_gpadl: gpadl,
+            target_vp: self.hypervisor().vp_index(),
+            // At most 4095.
+            downstream_page: pages as u32,
+            user_data: padded,
+        };
+        match self.establish(&open, &ends) {
+            Ok(()) => Ok(Channel {
+                bus: self,
+                relid,
+                port: Port {
+                    to: offer.connection,
+                    from: relid,
+                },
+                gpadl,
+                offer: offer.clone(),
+                ends: Some(ends),
+            }),
+            Err((error, held)) => {
+                if !held || self.teardown(relid, gpadl).is_ok() {
+                    ends.reclaim(self);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Both ends of both rings, ready to be named to the host.
+    fn rings(&self, pages: usize) -> Result<Ends<P>, OpenError> {
+        let hv = self.hypervisor();
+        let run = || Pages::alloc(hv.platform(), pages).map_err(|_| OpenError::OutOfPages);
+        let (out, back) = (run()?, run()?);
+        let lend = |pages| hv.share(pages, 0, Access::ReadWrite).ok();
+        let sender = lend(out).and_then(Sender::new);
+        let receiver = lend(back).and_then(Receiver::new);
+        match (sender, receiver) {
+            (Some(sender), Some(receiver)) => Ok(Ends { sender, receiver }),
+            // Cannot happen on Hyper-V, where lending is book-keeping.
+            _ => Err(OpenError::OutOfPages),
+        }
+    }
+
+    /// Names the rings to the host and has it open the channel. With the error comes whether the
+    /// host may have the rings.
+    fn establish(&self, open: &OpenChannel, ends: &Ends<P>) -> Result<(), (OpenError, bool)> {
+        let (relid, gpadl) = (open.relid, open.ring_gpadl);
+        let timeout = || deadline(self.hypervisor().platform(), self.timeout());
+        let (out, back) = (ends.sender.memory(), ends.receiver.memory());
+        let frames = frames(out).chain(frames(back));
+        let pages = out.count().saturating_add(back.count());
+        let messages = gpadl::Messages::new(relid, gpadl, pages, frames)
+            .ok_or((OpenError::TooLarge, false))?;
+        let created = self.ask(
+            Question::Created { relid, gpadl },
+            Some(relid),
+            timeout(),
+            |bus| messages.into_iter().try_for_each(|m| bus.post(&m)),
+        );
+        match created {
+            Ok(Reply::Status(0)) => {}
+            Ok(Reply::Status(status)) => return Err((OpenError::Refused(status), false)),
+            Ok(Reply::Version(_)) => return Err((HostFault::WrongOperation.into(), true)),
+            Err(AskError::Busy) => return Err((OpenError::Busy, false)),
+            Err(error) => return Err((error.into(), true)),
+        }
+        let open_id = open.open_id;
+        let opened = self.ask(
+            Question::Open { relid, open_id },
+            Some(relid),
+            timeout(),
+            |bus| bus.post(&Message::new(open)),
+        );
+        let error = match opened {
+            Ok(Reply::Status(0)) => return Ok(()),
+            Ok(Reply::Status(status)) => OpenError::Refused(status),
+            Ok(Reply::Version(_)) => HostFault::WrongOperation.into(),
+            Err(error) => {
+                // It may be open, or open later.
+                let _ = self.post(&Message::new(&CloseChannel { relid }));
+                error.into()
+            }
+        };
+        Err((error, true))
+    }
+
+    /// Has the host let go of a GPADL's pages.
+    fn teardown(&self, relid: u32, gpadl: u32) -> Result<(), HostFault> {
+        let until = deadline(self.hypervisor().platform(), self.timeout());
+        let torndown = self.ask(Question::Torndown { gpadl }, None, until, |bus| {
+            bus.post(&Message::new(&GpadlTeardown { relid, gpadl }))
+        });
+        match torndown {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                log::warn!("channel {relid}: the host keeps the rings, which are leaked");
+                Err(match HostFault::from(error) {
+                    HostFault::NoAnswer => HostFault::MemoryHeld,
+                    fault => fault,
+                })
+            }
+        }
+    }
+}
+
+/// The frames of a run.
+fn frames<P: Platform>(lent: &Lent<P>) -> impl Iterator<Item = u64> {
+    (0..lent.count()).filter_map(|page| lent.gfn(page))
+}
+
+impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
+    /// What is at the other end.
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    /// Writes a packet into the ring, where the host does not see it before the next
+    /// [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was written then.
+    #[inline]
+    pub fn send<T, I>(&mut self, packet: Outgoing<'_, T, I>) -> Result<(), SendError>
+    where
+        T: IntoBytes + Immutable,
+        I: Iterator<Item = u64>,
+    {
+        match &mut self.ends {
+            Some(ends) => ends.sender.send(packet),
+            None => Err(SendError::Fault(HostFault::Withdrawn)),
+        }
+    }
+
+    /// Shows the host what was sent, and signals it if it wants that; returns whether it was.
+    #[inline]
+    pub fn flush(&mut self) -> bool {
+        let wanted = self.ends.as_mut().is_some_and(|ends| ends.sender.publish());
+        if wanted {
+            self.notify();
+        }
+        wanted
+    }
+
+    /// Bytes that packets can take now, headers and footers included.
+    ///
+    /// # Errors
+    /// [`HostFault`].
+    pub fn free_bytes(&mut self) -> Result<u32, HostFault> {
+        match &mut self.ends {
+            Some(ends) => ends.sender.free_bytes(),
+            None => Err(HostFault::Withdrawn),
+        }
+    }
+
+    /// Takes a packet, if there is one: copies what follows its 16-byte descriptor into `into`,
+    /// once. The host gets the room back by [`done`](Self::done).
+    ///
+    /// # Errors
+    /// [`HostFault`], also when the device is withdrawn and its last packet was taken.
+    #[inline]
+    pub fn receive<const N: usize>(
+        &mut self,
+        into: &mut [u64; N],
+    ) -> Result<Option<Incoming>, HostFault> {
+        let Some(ends) = &mut self.ends else {
+            return Err(HostFault::Withdrawn);
+        };
+        match ends.receiver.receive(into) {
+            Ok(None) => self.check().map(|()| None),
+            packet => packet,
+        }
+    }
+
+    /// Gives the room of what was received back to the host, and signals it if it waits for room.
+    #[inline]
+    pub fn done(&mut self) {
+        let waits = self.ends.as_mut().is_some_and(|ends| ends.receiver.done());
+        if waits {
+            self.notify();
+        }
+    }
+
+    /// Has the host signal when the next packet comes, after [`done`](Self::done). Returns whether
+    /// one has come already: then receive it rather than wait for a signal.
+    ///
+    /// # Errors
+    /// [`HostFault`].
+    pub fn arm(&mut self) -> Result<bool, HostFault> {
+        self.done();
+        match &mut self.ends {
+            Some(ends) => ends.receiver.arm(),
+            None => Err(HostFault::Withdrawn),
+        }
+    }
+
+    /// Whether the device is still there.
+    ///
+    /// # Errors
+    /// [`HostFault::Withdrawn`] when the host took it back.
+    #[inline]
+    pub fn check(&mut self) -> Result<(), HostFault> {
+        if !self.bus.is_withdrawn(self.relid) {
+            return Ok(());
+        }
+        if let Some(ends) = &mut self.ends {
+            ends.fail(HostFault::Withdrawn);
+        }
+        Err(HostFault::Withdrawn)
+    }
+
+    /// Whether the host took the device back.
+    pub fn is_rescinded(&self) -> bool {
+        self.bus.is_withdrawn(self.relid)
+    }
+
+    /// Has `waker` woken when the host signals.
+    ///
+    /// # Errors
+    /// [`NoWaker`] when too many signals are waited for.
+    pub fn register_waker(&self, waker: &Waker) -> Result<(), NoWaker> {
+        self.bus.hypervisor().register_waker(self.port, waker)
+    }
+
+    /// Closes the channel, and takes the rings back once the host has let go of them. After `Ok`
+    /// it uses no memory that packets named. The channel can be opened again.
+    ///
+    /// # Errors
+    /// [`HostFault::MemoryHeld`] when the host does not let go in time: the rings are leaked, and
+    /// memory that packets in flight named may still be written.
+    pub fn close(mut self) -> Result<(), HostFault> {
+        self.shut()
+    }
+
+    fn shut(&mut self) -> Result<(), HostFault> {
+        let Some(ends) = self.ends.take() else {
+            return Ok(());
+        };
+        let (bus, relid) = (self.bus, self.relid);
+        let closed = match bus.post(&Message::new(&CloseChannel { relid })) {
+            Ok(()) => bus.teardown(relid, self.gpadl),
+            Err(error) => {
+                log::warn!("channel {relid}: {error}; its rings are leaked");
+                Err(HostFault::MemoryHeld)
+            }
+        };
+        if closed.is_ok() {
+            ends.reclaim(bus);
+        }
+        bus.unclaim(relid);
+        closed
+    }
+}
+
+impl<P: Platform, G: Gate> Doorbell for Channel<'_, '_, P, G> {
+    #[inline]
+    fn notify(&self) {
+        self.bus.hypervisor().signal(self.port);
+    }
+
+    #[inline]
+    fn take_pending(&self) -> bool {
+        self.bus.hypervisor().take_pending(self.port)
+    }
+}
+
+impl<P: Platform, G: Gate> Drop for Channel<'_, '_, P, G> {
+    fn drop(&mut self) {
+        // What went wrong was logged.
+        let _ = self.shut();
+    }
+}

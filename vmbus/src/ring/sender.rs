@@ -1,0 +1,386 @@
+//! The guest-to-host ring.
+
+use super::{GAP, advance, announce, data_bytes, distance, place};
+use crate::abi::packet::{
+    COMPLETION_REQUESTED, FOOTER_BYTES, INTERRUPT_MASK, PENDING_SEND_SIZE, PacketKind, READ_INDEX,
+    WRITE_INDEX,
+};
+use core::fmt;
+use core::iter::Empty;
+use core::mem;
+use hypercall::HostFault;
+use hypercall::platform::{PAGE_SIZE, Platform};
+use hypercall::shm::{Lent, OutOfSpan, Span, full_barrier};
+use zerocopy::{Immutable, IntoBytes};
+
+/// A packet to be written. `T` is a wire structure; `I` yields frame numbers.
+#[derive(Debug, Clone)]
+pub struct Outgoing<'a, T, I = Empty<u64>> {
+    kind: PacketKind,
+    flags: u16,
+    transaction_id: u64,
+    payload: &'a T,
+    range: Option<Range<I>>,
+}
+
+#[derive(Debug, Clone)]
+struct Range<I> {
+    offset: u32,
+    bytes: u32,
+    frames: I,
+}
+
+impl<'a, T> Outgoing<'a, T> {
+    /// A packet whose data is all in the ring.
+    pub fn in_band(transaction_id: u64, payload: &'a T) -> Self {
+        Self {
+            kind: PacketKind::IN_BAND,
+            flags: 0,
+            transaction_id,
+            payload,
+            range: None,
+        }
+    }
+
+    /// The answer to a packet of the host's that asked for one.
+    pub fn completion(transaction_id: u64, payload: &'a T) -> Self {
+        Self {
+            kind: PacketKind::COMPLETION,
+            ..Self::in_band(transaction_id, payload)
+        }
+    }
+}
+
+impl<'a, T, I> Outgoing<'a, T, I> {
+    /// A packet with one range of memory: `bytes` bytes from byte `offset` of the first frame
+    /// on. `frames` yields as many frame numbers as that touches. It asks for a completion.
+    ///
+    /// The host reads and writes what the frames name: they must be lent for as long as the
+    /// request lasts.
+    #[inline]
+    pub fn gpa_direct(
+        transaction_id: u64,
+        payload: &'a T,
+        offset: u32,
+        bytes: u32,
+        frames: I,
+    ) -> Self {
+        Self {
+            kind: PacketKind::GPA_DIRECT,
+            flags: COMPLETION_REQUESTED,
+            transaction_id,
+            payload,
+            range: Some(Range {
+                offset,
+                bytes,
+                frames,
+            }),
+        }
+    }
+
+    /// Asks the host to answer. It does not answer transaction id 0.
+    #[inline]
+    pub fn ask_completion(mut self) -> Self {
+        self.flags = COMPLETION_REQUESTED;
+        self
+    }
+}
+
+/// Why a packet was not written. Nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// No room now. The host will signal when there is, once what was sent is flushed.
+    Full,
+    /// Such a packet never fits the ring.
+    TooLarge,
+    /// The frames are fewer than the range touches, or it starts behind its first page.
+    BadRange,
+    /// The host broke the protocol, or withdrew the device.
+    Fault(HostFault),
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the ring is full"),
+            Self::TooLarge => f.write_str("the packet is larger than the ring"),
+            Self::BadRange => f.write_str("the packet's frames do not fit its range"),
+            Self::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for SendError {}
+
+impl From<HostFault> for SendError {
+    fn from(fault: HostFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<OutOfSpan> for SendError {
+    fn from(_: OutOfSpan) -> Self {
+        Self::TooLarge
+    }
+}
+
+/// The longest packet with its footer: its length is 16 bits, in units of 8 bytes.
+const LARGEST: u32 = u16::MAX as u32 * 8 + FOOTER_BYTES;
+
+/// The guest's end of the guest-to-host ring.
+#[derive(Debug)]
+pub struct Sender<P: Platform> {
+    memory: Lent<P>,
+    /// Bytes of the data area.
+    size: u32,
+    /// Where the next packet goes.
+    write: u32,
+    /// The write index that the host was told.
+    published: u32,
+    /// The host's read index when last looked at.
+    read: u32,
+    /// Bytes that may be written before the read index must be looked at again; never more than
+    /// one packet can have.
+    room: u32,
+    /// Whether the host was asked to signal when there is room.
+    waiting: bool,
+    fault: Option<HostFault>,
+}
+
+impl<P: Platform> Sender<P> {
+    /// Over a zeroed run of a control page and data pages; `None` if it has no data page.
+    pub fn new(memory: Lent<P>) -> Option<Self> {
+        let size = data_bytes(&memory)?;
+        announce(&memory);
+        Some(Self {
+            memory,
+            size,
+            write: 0,
+            published: 0,
+            read: 0,
+            room: size.wrapping_sub(GAP).min(LARGEST),
+            waiting: false,
+            fault: None,
+        })
+    }
+
+    /// The run of pages.
+    pub fn memory(&self) -> &Lent<P> {
+        &self.memory
+    }
+
+    /// Gives the run back.
+    pub fn into_memory(self) -> Lent<P> {
+        self.memory
+    }
+
+    /// Refuses all packets from now on.
+    pub fn fail(&mut self, fault: HostFault) -> HostFault {
+        self.room = 0;
+        *self.fault.get_or_insert(fault)
+    }
+
+    /// Writes a packet. The host does not see it before the next [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// [`SendError`].
+    #[inline]
+    pub fn send<T, I>(&mut self, packet: Outgoing<'_, T, I>) -> Result<(), SendError>
+    where
+        T: IntoBytes + Immutable,
+        I: Iterator<Item = u64>,
+    {
+        let pages = match &packet.range {
+            None => 0,
+            Some(range) if range.offset < PAGE_SIZE as u32 => u64::from(range.offset)
+                .wrapping_add(range.bytes.into())
+                .div_ceil(PAGE_SIZE as u64)
+                as u32,
+            Some(_) => return Err(SendError::BadRange),
+        };
+        let header8 = match packet.range {
+            None => 2,
+            Some(_) => pages.wrapping_add(4),
+        };
+        // At most 2^20 pages and the size of a structure: no overflow.
+        let length8 = header8.wrapping_add(const { size_of::<T>().div_ceil(8) as u32 });
+        let total = length8.wrapping_mul(8).wrapping_add(FOOTER_BYTES);
+        if total > self.room {
+            self.make_room(total)?;
+        }
+        let at = self.write;
+        let first = u64::from(packet.kind.0)
+            | u64::from(header8) << 16
+            | u64::from(length8) << 32
+            | u64::from(packet.flags) << 48;
+        let data = self.memory.span();
+        match data.part(place(at), total as usize) {
+            Ok(whole) => write_whole(whole, first, pages, packet, at)?,
+            Err(_) => write_wrapped(data, self.size, first, pages, packet, at)?,
+        }
+        self.write = advance(at, total, self.size);
+        self.room = self.room.wrapping_sub(total);
+        Ok(())
+    }
+
+    /// Makes room for `total` bytes by looking at the host's read index.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, total: u32) -> Result<(), SendError> {
+        if let Some(fault) = self.fault {
+            return Err(fault.into());
+        }
+        if total > self.size.wrapping_sub(GAP).min(LARGEST) {
+            return Err(SendError::TooLarge);
+        }
+        self.look()?;
+        if total > self.room {
+            // Ask, then look once more: the host may have read on before it saw the question.
+            let control = self.memory.first();
+            control.store_u32::<PENDING_SEND_SIZE>(total);
+            self.waiting = true;
+            full_barrier();
+            self.look()?;
+            if total > self.room {
+                return Err(SendError::Full);
+            }
+        }
+        if mem::take(&mut self.waiting) {
+            self.memory.first().store_u32::<PENDING_SEND_SIZE>(0);
+        }
+        Ok(())
+    }
+
+    /// Loads and checks the host's read index. It can move on to what was published, not beyond
+    /// and not back.
+    fn look(&mut self) -> Result<(), HostFault> {
+        let read = self.memory.first().load_u32::<READ_INDEX>();
+        let unread = |from| distance(from, self.published, self.size);
+        if read >= self.size || !read.is_multiple_of(8) || unread(read) > unread(self.read) {
+            return Err(self.fail(HostFault::RingIndex));
+        }
+        self.read = read;
+        self.room = self.free().min(LARGEST);
+        Ok(())
+    }
+
+    /// Bytes free as far as we know.
+    fn free(&self) -> u32 {
+        let used = distance(self.read, self.write, self.size);
+        self.size.wrapping_sub(used).wrapping_sub(GAP)
+    }
+
+    /// Shows the host what was written. Returns whether it wants a signal for it: when it had
+    /// read everything before, and has not masked signals.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        let before = mem::replace(&mut self.published, self.write);
+        if before == self.write {
+            return false;
+        }
+        let control = self.memory.first();
+        control.store_u32::<WRITE_INDEX>(self.write);
+        full_barrier();
+        control.load_u32::<INTERRUPT_MASK>() == 0 && control.load_u32::<READ_INDEX>() == before
+    }
+
+    /// Bytes that packets can take now, headers and footers included.
+    ///
+    /// # Errors
+    /// [`HostFault`].
+    pub fn free_bytes(&mut self) -> Result<u32, HostFault> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => self.look().map(|()| self.free()),
+        }
+    }
+}
+
+/// The word that holds length and place of a range.
+#[inline]
+fn range_word<I>(range: &Range<I>) -> u64 {
+    u64::from(range.bytes) | u64::from(range.offset) << 32
+}
+
+/// The word that says: one range.
+const ONE_RANGE: u64 = 1 << 32;
+
+/// Writes a packet that does not cross the end of the ring.
+#[inline]
+fn write_whole<T, I>(
+    whole: Span<'_>,
+    first: u64,
+    pages: u32,
+    packet: Outgoing<'_, T, I>,
+    at: u32,
+) -> Result<(), SendError>
+where
+    T: IntoBytes + Immutable,
+    I: Iterator<Item = u64>,
+{
+    let mut payload_at = 16;
+    match packet.range {
+        None => whole.write(0, &[first, packet.transaction_id])?,
+        Some(mut range) => {
+            let head = [first, packet.transaction_id, ONE_RANGE, range_word(&range)];
+            whole.write(0, &head)?;
+            payload_at = 32;
+            for _ in 0..pages {
+                let frame = range.frames.next().ok_or(SendError::BadRange)?;
+                whole.write(payload_at, &frame)?;
+                payload_at = payload_at.wrapping_add(8);
+            }
+        }
+    }
+    let size = const { size_of::<T>() };
+    if size % 8 != 0 {
+        // The last word is padded with zeroes.
+        whole.write(payload_at.wrapping_add(size & !7), &0u64)?;
+    }
+    whole.write(payload_at, packet.payload)?;
+    let footer_at = payload_at.wrapping_add(size.next_multiple_of(8));
+    whole.write(footer_at, &(u64::from(at) << 32))?;
+    Ok(())
+}
+
+/// Writes a packet that crosses the end of the ring, word by word.
+#[cold]
+#[inline(never)]
+fn write_wrapped<T, I>(
+    data: Span<'_>,
+    size: u32,
+    first: u64,
+    pages: u32,
+    packet: Outgoing<'_, T, I>,
+    start: u32,
+) -> Result<(), SendError>
+where
+    T: IntoBytes + Immutable,
+    I: Iterator<Item = u64>,
+{
+    let mut at = start;
+    let mut put = |word: u64| -> Result<(), OutOfSpan> {
+        data.store_u64(place(at), word)?;
+        at = advance(at, 8, size);
+        Ok(())
+    };
+    put(first)?;
+    put(packet.transaction_id)?;
+    if let Some(mut range) = packet.range {
+        put(ONE_RANGE)?;
+        put(range_word(&range))?;
+        for _ in 0..pages {
+            put(range.frames.next().ok_or(SendError::BadRange)?)?;
+        }
+    }
+    for chunk in packet.payload.as_bytes().chunks(8) {
+        let mut word = [0; 8];
+        for (to, from) in word.iter_mut().zip(chunk) {
+            *to = *from;
+        }
+        put(u64::from_le_bytes(word))?;
+    }
+    put(u64::from(start) << 32)?;
+    Ok(())
+}
