@@ -82,7 +82,10 @@ impl<I: Iterator<Item = u64>> Iterator for Messages<I> {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that overflows fails"
+)]
 mod tests {
     use super::*;
     use std::vec::Vec;
