@@ -12,10 +12,11 @@ use hypercall::xen::Xen;
 use hypercall::{Hypervisor, Platform};
 use spin::Once;
 
-use super::console;
+use super::console::{self, say};
+use super::handover::Ram;
 use super::platform::Kernel;
 use super::power::{self, End};
-use super::{apic, traps};
+use super::{apic, memory, traps};
 
 /// Any hypervisor, under this kernel.
 pub type Host = dyn Hypervisor<Platform = Kernel>;
@@ -25,17 +26,21 @@ static HOST: Once<&'static Host> = Once::new();
 /// How long a console may keep a line waiting, in nanoseconds.
 const CONSOLE_PATIENCE: u64 = 500_000_000;
 
-/// Finds the host and takes up its services.
+/// Finds the host and takes up its services; asks it for the memory map where the loader gave none (`mapped`).
 ///
 /// # Errors
 /// A line that says what is below instead, or what went wrong.
-pub fn find() -> Result<&'static Host, String> {
+pub fn find(mapped: bool) -> Result<&'static Host, String> {
     // SAFETY: this is a guest kernel in ring 0 and long mode, and this is the only driver of the hypervisor in it.
     let cpu = unsafe { Cpu::new() };
     let host: Box<Host> = match detect(&cpu) {
         Detected::Xen(leaves) => {
-            let xen = Xen::new(Kernel, cpu, leaves, apic::UPCALL);
-            Box::new(xen.map_err(|error| format!("Xen is below, but: {error}"))?)
+            let xen = Xen::new(Kernel, cpu, leaves, apic::UPCALL)
+                .map_err(|error| format!("Xen is below, but: {error}"))?;
+            if !mapped {
+                learn_memory(&xen);
+            }
+            Box::new(xen)
         }
         Detected::HyperV(leaves) => {
             let hyperv = HyperV::new(Kernel, cpu, leaves, apic::UPCALL);
@@ -59,6 +64,22 @@ pub fn find() -> Result<&'static Host, String> {
         console::attach(print);
     }
     Ok(host)
+}
+
+/// Takes the rest of the memory into use that a Xen before 4.9 does not tell a PVH kernel of.
+fn learn_memory(xen: &Xen<Kernel, Cpu>) {
+    const RAM: u32 = 1;
+    let told = xen.memory_map(|range| {
+        if range.kind == RAM {
+            memory::grow(Ram {
+                start: range.start,
+                end: range.start.saturating_add(range.size),
+            });
+        }
+    });
+    if let Err(error) = told {
+        say!("no memory map from Xen: {error}");
+    }
 }
 
 /// Sends a line to the host's console, waiting a little where it is full.

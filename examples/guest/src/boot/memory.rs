@@ -80,6 +80,30 @@ pub fn start(ram: &[Ram]) -> Option<Range<u64>> {
     Some(best)
 }
 
+/// A heap for a kernel that was given no map: what must be RAM right behind the image for the loader to have put it
+/// there with room to run. [`grow`] makes it larger once someone tells.
+pub fn start_without_map() -> Option<Range<u64>> {
+    const ASSUMED: u64 = 8 << 20;
+    let image = entry::image();
+    start(&[Ram {
+        start: image.start,
+        end: image.end.saturating_add(ASSUMED),
+    }])
+}
+
+/// Extends the heap to the end of the run of RAM that it ends in, if that is this one.
+pub fn grow(run: Ram) {
+    let mut heap = HEAP.0.lock();
+    let top = heap.top().addr() as u64;
+    let by = run.end.min(LOW).checked_sub(top);
+    let Some(by) = by.filter(|_| run.start <= top) else {
+        return;
+    };
+    // SAFETY: the host calls what follows the heap RAM, it is mapped one to one, and nobody else uses it: the image
+    // and the heap are all there is.
+    unsafe { heap.extend(by as usize) };
+}
+
 /// Whether an address is in the heap.
 pub fn is_heap(at: u64) -> bool {
     let heap = HEAP.0.lock();

@@ -31,8 +31,8 @@ extern "C" fn kernel_main(protocol: u32, info: u64) -> ! {
     let handover = Handover::read(protocol, info);
     power::set_root_pointer(handover.rsdp);
     let (hertz, source) = clock::start();
-    let Some(heap) = memory::start(&handover.ram) else {
-        panic::fail(&"the loader gave no map of usable memory");
+    let Some(heap) = memory::start(&handover.ram).or_else(memory::start_without_map) else {
+        panic::fail(&"the loader's map has no usable memory");
     };
     if !memory::guard_stack() {
         panic::fail(&"no memory for page tables");
@@ -45,18 +45,18 @@ extern "C" fn kernel_main(protocol: u32, info: u64) -> ! {
         hertz / 1_000_000,
         apic.unwrap_or("no APIC"),
     );
-    let report = run(&handover.command_line);
+    let report = run(&handover);
     say!("{report}");
     power::off(End::Done)
 }
 
 /// Does what the command line says.
-fn run(command_line: &str) -> Report {
-    let job = match jobs::parse(command_line, &mut |line| say!("{line}")) {
+fn run(handover: &Handover) -> Report {
+    let job = match jobs::parse(&handover.command_line, &mut |line| say!("{line}")) {
         Ok(job) => job,
         Err(report) => return *report,
     };
-    let host = match host::find() {
+    let host = match host::find(!handover.ram.is_empty()) {
         Ok(host) => host,
         Err(error) => {
             say!("error: {error}");
