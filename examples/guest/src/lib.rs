@@ -12,6 +12,7 @@ pub mod disk;
 pub mod fat;
 pub mod hash;
 pub mod jobs;
+pub mod live;
 pub mod machine;
 pub mod memory;
 pub mod partition;

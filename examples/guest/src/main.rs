@@ -3,9 +3,6 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
-extern crate alloc;
-
-#[cfg(target_os = "none")]
 mod boot;
 
 /// On a hosted target there is nothing to boot.

@@ -6,8 +6,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use blkfront::blocking::{self, Disk, TIMEOUT};
-use blkfront::{Block, Buf, Completion, IoError, Limits, SubmitError, Tag};
+use pv_drivers::blkfront::blocking::{self, Disk, TIMEOUT};
+use pv_drivers::{Block, Buf, Completion, IoError, Limits, SubmitError, Tag};
 
 use crate::disk::{DiskError, Geometry, JobDisk, Payload, Request, Workload};
 
@@ -184,7 +184,7 @@ struct Drive<'a, 'q> {
     spare: Vec<Buf>,
     flight: Vec<(Tag, Request)>,
     /// One that the queue had no room for.
-    waiting: Option<(blkfront::Request, Request)>,
+    waiting: Option<(pv_drivers::Request, Request)>,
     more: bool,
     error: Option<DiskError>,
 }
@@ -234,7 +234,7 @@ impl Drive<'_, '_> {
     }
 
     /// The next request, with a buffer; `None` when there are no more, or none for now.
-    fn prepare(&mut self) -> Option<(blkfront::Request, Request)> {
+    fn prepare(&mut self) -> Option<(pv_drivers::Request, Request)> {
         let spare = self.spare.pop();
         let Some(mut buf) = spare.or_else(|| self.queue.alloc(self.bytes)) else {
             // What is in flight will free some.
@@ -250,9 +250,9 @@ impl Drive<'_, '_> {
         buf.truncate(request.bytes);
         let first = self.disk.first(request.sector);
         let wire = if request.write {
-            blkfront::Request::write(first, buf)
+            pv_drivers::Request::write(first, buf)
         } else {
-            blkfront::Request::read(first, buf)
+            pv_drivers::Request::read(first, buf)
         };
         Some((wire, request))
     }

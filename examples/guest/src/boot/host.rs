@@ -1,15 +1,7 @@
 //! The host below: found, driven, and given its interrupts, its console and the machine's end.
 
-use alloc::boxed::Box;
-use alloc::format;
-use alloc::string::String;
-
-use hypercall::arch::Cpu;
-use hypercall::detect::{Detected, detect};
-use hypercall::host::Shutdown;
-use hypercall::hyperv::HyperV;
-use hypercall::xen::Xen;
-use hypercall::{Hypervisor, Platform};
+use pv_drivers::arch::Cpu;
+use pv_drivers::{Host, HostUnknown, Hypervisor, Platform, Shutdown};
 use spin::Once;
 
 use super::console::{self, say};
@@ -18,10 +10,7 @@ use super::platform::Kernel;
 use super::power::{self, End};
 use super::{apic, memory, traps};
 
-/// Any hypervisor, under this kernel.
-pub type Host = dyn Hypervisor<Platform = Kernel>;
-
-static HOST: Once<&'static Host> = Once::new();
+static HOST: Once<Host<Kernel, Cpu>> = Once::new();
 
 /// How long a console may keep a line waiting, in nanoseconds.
 const CONSOLE_PATIENCE: u64 = 500_000_000;
@@ -29,30 +18,14 @@ const CONSOLE_PATIENCE: u64 = 500_000_000;
 /// Finds the host and takes up its services; asks it for the memory map where the loader gave none (`mapped`).
 ///
 /// # Errors
-/// A line that says what is below instead, or what went wrong.
-pub fn find(mapped: bool) -> Result<&'static Host, String> {
+/// [`HostUnknown`], with what is below instead.
+pub fn find(mapped: bool) -> Result<&'static Host<Kernel, Cpu>, HostUnknown> {
     // SAFETY: this is a guest kernel in ring 0 and long mode, and this is the only driver of the hypervisor in it.
     let cpu = unsafe { Cpu::new() };
-    let host: Box<Host> = match detect(&cpu) {
-        Detected::Xen(leaves) => {
-            let xen = Xen::new(Kernel, cpu, leaves, apic::UPCALL)
-                .map_err(|error| format!("Xen is below, but: {error}"))?;
-            if !mapped {
-                learn_memory(&xen);
-            }
-            Box::new(xen)
-        }
-        Detected::HyperV(leaves) => {
-            let hyperv = HyperV::new(Kernel, cpu, leaves, apic::UPCALL);
-            Box::new(hyperv.map_err(|error| format!("Hyper-V is below, but: {error}"))?)
-        }
-        Detected::Other(other) => {
-            return Err(format!("no known hypervisor: {other} is below"));
-        }
-        _ => return Err("no hypervisor below".into()),
-    };
-    let host: &'static Host = Box::leak(host);
-    HOST.call_once(|| host);
+    let host = HOST.try_call_once(|| Host::find(Kernel, cpu, apic::UPCALL))?;
+    if !mapped {
+        learn_memory(host);
+    }
     traps::serve(|| {
         if let Some(host) = HOST.get() {
             host.on_interrupt();
@@ -67,8 +40,9 @@ pub fn find(mapped: bool) -> Result<&'static Host, String> {
 }
 
 /// Takes the rest of the memory into use that a Xen before 4.9 does not tell a PVH kernel of.
-fn learn_memory(xen: &Xen<Kernel, Cpu>) {
+fn learn_memory(host: &Host<Kernel, Cpu>) {
     const RAM: u32 = 1;
+    let Host::Xen(xen) = host else { return };
     let told = xen.memory_map(|range| {
         if range.kind == RAM {
             memory::grow(Ram {

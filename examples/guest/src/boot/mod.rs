@@ -17,8 +17,9 @@ mod power;
 mod serial;
 mod traps;
 
-use guest::jobs;
 use guest::report::Report;
+use guest::{jobs, live};
+use pv_drivers::Hypervisor;
 
 use console::say;
 use handover::Handover;
@@ -56,13 +57,14 @@ fn run(handover: &Handover) -> Report {
         Ok(job) => job,
         Err(report) => return *report,
     };
-    let host = match host::find(!handover.ram.is_empty()) {
-        Ok(host) => host,
+    match host::find(!handover.ram.is_empty()) {
+        Ok(host) => {
+            say!("host: {}", host.identity());
+            live::run(host, &job, &mut |line| say!("{line}"))
+        }
         Err(error) => {
             say!("error: {error}");
-            return Report::failure(job.name(), error);
+            Report::failure(job.name(), error)
         }
-    };
-    say!("host: {}", host.identity());
-    Report::failure(job.name(), "no bus yet")
+    }
 }

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use hypercall::Platform;
+use pv_drivers::Platform;
 
 use super::{clock, entry, memory, traps};
 
