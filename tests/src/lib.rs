@@ -6,6 +6,7 @@ pub mod hyperv;
 pub mod memory;
 pub mod ram;
 pub mod rng;
+pub mod sim_hyperv;
 pub mod sim_xen;
 pub mod suite;
 pub mod xen;

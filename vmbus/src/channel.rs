@@ -183,6 +183,7 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
             Ok(Reply::Status(0)) => return Ok(()),
             Ok(Reply::Status(status)) => OpenError::Refused(status),
             Ok(Reply::Version(_)) => HostFault::WrongOperation.into(),
+            Err(error @ (AskError::Busy | AskError::Post(_))) => error.into(),
             Err(error) => {
                 // It may be open, or open later.
                 let _ = self.post(&Message::new(&CloseChannel { relid }));
