@@ -369,6 +369,54 @@ impl Disk for FileDisk {
     }
 }
 
+/// A disk some of whose sectors cannot be read or written.
+pub struct BadSectors<D> {
+    disk: D,
+    bad: BTreeSet<u64>,
+}
+
+impl<D: Disk> BadSectors<D> {
+    /// `disk`, of which every access to a sector in `bad` fails.
+    pub fn new(disk: D, bad: impl IntoIterator<Item = u64>) -> Self {
+        BadSectors {
+            disk,
+            bad: bad.into_iter().collect(),
+        }
+    }
+
+    fn touched(&self, lba: u64, bytes: usize) -> Result<(), DiskError> {
+        self.disk.check(lba, bytes)?;
+        let end = lba + bytes as u64 / u64::from(self.disk.sector_size());
+        match self.bad.range(lba..end).next() {
+            Some(&lba) => Err(DiskError::Medium { lba }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<D: Disk> Disk for BadSectors<D> {
+    fn sectors(&self) -> u64 {
+        self.disk.sectors()
+    }
+    fn sector_size(&self) -> u32 {
+        self.disk.sector_size()
+    }
+    fn read_only(&self) -> bool {
+        self.disk.read_only()
+    }
+    fn read(&mut self, lba: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        self.touched(lba, into.len())?;
+        self.disk.read(lba, into)
+    }
+    fn write(&mut self, lba: u64, from: &[u8]) -> Result<(), DiskError> {
+        self.touched(lba, from.len())?;
+        self.disk.write(lba, from)
+    }
+    fn flush(&mut self) -> Result<(), DiskError> {
+        self.disk.flush()
+    }
+}
+
 /// How long requests take and in which order they finish, in steps of the host that owns them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Latency {
@@ -528,6 +576,12 @@ mod tests {
         assert_eq!(disk.write(0, &one), Err(DiskError::ReadOnly));
         disk.heal();
         assert_eq!(disk.read(5, &mut one), Ok(()));
+        let mut bad = BadSectors::new(disk, [7]);
+        assert_eq!(bad.read(6, &mut one), Ok(()));
+        assert_eq!(
+            bad.read(6, &mut [0; 8192]),
+            Err(DiskError::Medium { lba: 7 })
+        );
     }
 
     #[test]

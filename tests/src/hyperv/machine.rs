@@ -35,14 +35,13 @@
 //! assert!(host.counters().violations.is_empty());
 //! ```
 
-use super::abi::{MESSAGE_PAYLOAD, PAGE, PostMessageInput, call, status};
+use super::abi::{PAGE, status};
 use super::counters::Counters;
 use super::cpuid::{self, Leaves, access, feature};
 use super::synic::Synic;
 use super::vmbus_server::{ServerConfig, VmbusServer};
 use crate::memory::GuestMemory;
 use crate::rng::Rng;
-use zerocopy::{FromBytes, IntoBytes};
 
 /// MSRs outside the SynIC.
 pub mod msr {
@@ -115,7 +114,6 @@ pub struct HyperVHost<M: GuestMemory> {
     reset: bool,
     now_ns: u64,
     chance: Option<Rng>,
-    hypercalls: Counters,
     /// The VMBus server with its devices, its misdeeds and its counters.
     pub bus: VmbusServer,
 }
@@ -134,7 +132,6 @@ impl<M: GuestMemory> HyperVHost<M> {
             reset: false,
             now_ns: 0,
             chance: config.shuffle.map(Rng::new),
-            hypercalls: Counters::default(),
             bus: VmbusServer::new(config.bus.clone()),
             config,
         }
@@ -276,56 +273,13 @@ impl<M: GuestMemory> HyperVHost<M> {
     /// A hypercall: `control` names it; for a slow call `input` and `output` are guest-physical
     /// addresses, for a fast one they are the input itself. Returns the result value.
     pub fn hypercall(&mut self, control: u64, input: u64, _output: u64) -> u64 {
-        let (code, fast) = (control as u16, control & 1 << 16 != 0);
-        *self.hypercalls.hypercalls.entry(code).or_default() += 1;
         if self.hypercall_page & 1 == 0 {
             self.bus
                 .counters
                 .violation("hypercall without an enabled hypercall page");
             return status::INVALID_HYPERCALL_INPUT.into();
         }
-        let simple = control >> 17 == 0;
-        let result = match code {
-            _ if !simple => status::INVALID_HYPERCALL_INPUT,
-            call::POST_MESSAGE if fast => status::INVALID_HYPERCALL_INPUT,
-            call::POST_MESSAGE => self.post_message(input),
-            call::SIGNAL_EVENT if fast => self.bus.signal_event(input as u32, (input >> 32) as u16),
-            call::SIGNAL_EVENT => match self.input::<u64>(input) {
-                Ok(word) => self.bus.signal_event(word as u32, (word >> 32) as u16),
-                Err(status) => status,
-            },
-            _ => status::INVALID_HYPERCALL_CODE,
-        };
-        result.into()
-    }
-
-    /// A slow call's input block.
-    fn input<T: FromBytes + IntoBytes>(&self, gpa: u64) -> Result<T, u16> {
-        let end = gpa.checked_add(size_of::<T>() as u64 - 1);
-        if !gpa.is_multiple_of(8) || end.is_none_or(|end| end / PAGE != gpa / PAGE) {
-            return Err(status::INVALID_ALIGNMENT);
-        }
-        let mut value = T::new_zeroed();
-        match self.memory.read(gpa, value.as_mut_bytes()) {
-            Ok(()) => Ok(value),
-            Err(_) => Err(status::INVALID_HYPERCALL_INPUT),
-        }
-    }
-
-    fn post_message(&mut self, gpa: u64) -> u16 {
-        let input: PostMessageInput = match self.input(gpa) {
-            Ok(input) => input,
-            Err(status) => return status,
-        };
-        let mut block: [u8; 16 + MESSAGE_PAYLOAD] = match self.input(gpa) {
-            Ok(block) => block,
-            Err(status) => return status,
-        };
-        let Some(payload) = block[16..].get_mut(..input.payload_size as usize) else {
-            return status::INVALID_PARAMETER;
-        };
-        self.bus
-            .post_message(input.connection_id, input.message_type, payload)
+        self.bus.hypercall(&self.memory, control, input).into()
     }
 
     /// Does exactly one host action. False: nothing happens until the guest acts or time passes.
@@ -415,7 +369,6 @@ impl<M: GuestMemory> HyperVHost<M> {
     /// A copy of all counts up to now.
     pub fn counters(&self) -> Counters {
         let mut counters = self.bus.counters.clone();
-        counters.hypercalls = self.hypercalls.hypercalls.clone();
         counters.interrupts = self.synic.raised();
         counters
     }

@@ -3,10 +3,11 @@
 //! Sources: TLFS chapters 11 (inter-partition communication) and 12 (timers); Linux
 //! `include/asm-generic/hyperv-tlfs.h` for layouts.
 
+mod slots;
 mod timer;
 
-use super::abi::MESSAGE_PAYLOAD;
 use crate::memory::{BadAddress, GuestMemory};
+pub use slots::{MessageSlots, set_event_flag};
 use std::collections::VecDeque;
 use timer::Timer;
 
@@ -30,15 +31,6 @@ const ENABLE: u64 = 1;
 const SINT_MASKED: u64 = 1 << 16;
 const SINT_POLLING: u64 = 1 << 18;
 const MESSAGE_TYPE_TIMER: u32 = 0x8000_0010;
-const MESSAGE_PENDING: u32 = 1 << 8;
-
-/// A message on its way into a slot.
-#[derive(Debug, Clone)]
-struct Message {
-    kind: u32,
-    sender: u64,
-    payload: Vec<u8>,
-}
 
 /// One processor's SynIC.
 #[derive(Debug)]
@@ -47,9 +39,7 @@ pub struct Synic {
     flags_page: u64,
     message_page: u64,
     sints: [u64; SINTS],
-    queues: [VecDeque<Message>; SINTS],
-    /// The slot was full; only an EOM makes the host look again.
-    blocked: [bool; SINTS],
+    slots: MessageSlots,
     timers: [Timer; 4],
     /// Vectors raised and not taken, each once, as in an APIC's request register.
     pending: VecDeque<u8>,
@@ -65,8 +55,7 @@ impl Default for Synic {
             flags_page: 0,
             message_page: 0,
             sints: [SINT_MASKED; SINTS],
-            queues: Default::default(),
-            blocked: [false; SINTS],
+            slots: MessageSlots::default(),
             timers: Default::default(),
             pending: VecDeque::new(),
             raised: 0,
@@ -105,7 +94,7 @@ impl Synic {
             msr::SCONTROL => self.control = value,
             msr::SIEFP => self.flags_page = value,
             msr::SIMP => self.message_page = value,
-            msr::EOM => self.blocked = [false; SINTS],
+            msr::EOM => self.slots.end_of_message(),
             msr::SINT0..=msr::SINT15 => {
                 // Vectors below 16 are the processor's own, so they need the mask.
                 if value & SINT_MASKED == 0 && value & 0xff < 16 {
@@ -129,12 +118,7 @@ impl Synic {
 
     /// Queues a message for a SINT.
     pub fn post(&mut self, sint: u8, kind: u32, sender: u64, payload: &[u8]) {
-        let payload = payload[..payload.len().min(MESSAGE_PAYLOAD)].to_vec();
-        self.queues[usize::from(sint) % SINTS].push_back(Message {
-            kind,
-            sender,
-            payload,
-        });
+        self.slots.post(sint, kind, sender, payload);
     }
 
     /// Sets an event flag (below 2048) and interrupts if it was clear.
@@ -149,9 +133,7 @@ impl Synic {
             self.lost_events += 1;
             return Ok(());
         }
-        let word = (self.flags_page & !0xfff) + u64::from(sint) * 256 + u64::from(flag / 32) * 4;
-        let bit = 1 << (flag % 32);
-        if memory.fetch_or_u32(word, bit)? & bit == 0 {
+        if set_event_flag(memory, self.flags_page & !0xfff, sint, flag)? {
             self.interrupt(sint);
         }
         Ok(())
@@ -173,8 +155,10 @@ impl Synic {
             }
         }
         for sint in 0..SINTS {
-            if !self.queues[sint].is_empty() && !self.blocked[sint] && self.can_receive(sint) {
-                self.fill_slot(memory, sint)?;
+            if self.slots.wants(sint) && self.can_receive(sint) {
+                if self.slots.fill(memory, self.message_page & !0xfff, sint)? {
+                    self.interrupt(sint as u8);
+                }
                 return Ok(true);
             }
         }
@@ -185,32 +169,6 @@ impl Synic {
         self.control & ENABLE != 0
             && self.message_page & ENABLE != 0
             && self.sints[sint] & SINT_MASKED == 0
-    }
-
-    fn fill_slot(&mut self, memory: &dyn GuestMemory, sint: usize) -> Result<(), BadAddress> {
-        let slot = (self.message_page & !0xfff) + sint as u64 * 256;
-        if memory.load_u32(slot)? != 0 {
-            memory.fetch_or_u32(slot + 4, MESSAGE_PENDING)?;
-            // The guest may have emptied the slot before it could see the flag.
-            self.blocked[sint] = memory.load_u32(slot)? != 0;
-            return Ok(());
-        }
-        let Some(message) = self.queues[sint].pop_front() else {
-            return Ok(());
-        };
-        let more = if self.queues[sint].is_empty() {
-            0
-        } else {
-            MESSAGE_PENDING
-        };
-        // With more to come the guest owes an EOM; the next try without one is in vain.
-        self.blocked[sint] = more != 0;
-        memory.write(slot + 16, &message.payload)?;
-        memory.store_u64(slot + 8, message.sender)?;
-        memory.store_u32(slot + 4, message.payload.len() as u32 | more)?;
-        memory.store_u32(slot, message.kind)?;
-        self.interrupt(sint as u8);
-        Ok(())
     }
 
     fn interrupt(&mut self, sint: u8) {

@@ -7,6 +7,7 @@
 //! answered to what, and when.
 
 mod control;
+mod hypercall;
 
 use super::abi::{Guid, MESSAGE_PAYLOAD, status, version};
 use super::channel::{Action, Device, Open};
