@@ -61,6 +61,7 @@ pub fn check(package: &str, features: &[String]) -> Result<()> {
         clippy.args([
             "clippy",
             "--quiet",
+            "--no-deps",
             "--package",
             package,
             "--target",
