@@ -70,6 +70,14 @@ pub fn build_guest() -> Result<PathBuf> {
     Ok(paths::target().join(BARE).join("release/guest"))
 }
 
+/// Builds a program of the workspace for this machine.
+pub fn build(package: &str) -> Result<PathBuf> {
+    let mut build = command(None);
+    build.args(["build", "--release", "--package", package]);
+    run(build, &format!("building {package}"))?;
+    Ok(paths::target().join("release").join(package))
+}
+
 /// Builds a program of the workspace as one file that needs no shared libraries.
 pub fn build_static(package: &str) -> Result<PathBuf> {
     let mut build = command(None);

@@ -82,36 +82,23 @@ pub fn run(hosts: &[Host], job: &str, progress: &Progress) -> Result<(Vec<Row>, 
     if job.contains(['\n', '"', '\'']) {
         bail!("a job is one line without quotes, as in --job 'job=verify seed=7'");
     }
-    let real: Vec<Trial> = hosts
-        .iter()
-        .filter(|host| host.is_real())
-        .map(|host| trial(*host, job))
-        .collect();
-    let mut rows: Vec<Row> = hosts
-        .iter()
-        .filter(|host| !host.is_real())
-        .map(|host| {
-            Row::skipped(
-                *host,
-                "the guest's jobs do not run over the simulated hosts yet",
-            )
-        })
-        .collect();
-    fs::create_dir_all(paths::work())?;
+    let trials: Vec<Trial> = hosts.iter().map(|host| trial(*host, job)).collect();
+    fs::create_dir_all(paths::work().join("logs"))?;
     let debian = match Debian::prepare(progress) {
         Ok(debian) => debian,
         Err(error) => {
-            rows.extend(
-                real.iter()
-                    .map(|trial| Row::skipped(trial.host, format!("{error:#}"))),
-            );
-            return Ok((rows, None));
+            let skip = |host: &Host| Row::skipped(*host, format!("{error:#}"));
+            return Ok((hosts.iter().map(skip).collect(), None));
         }
     };
     progress.step("making the disk");
     let disk = Disk::make(&debian, &paths::work())?;
-    if !real.is_empty() {
-        rows.extend(session::run(&real, &disk, &debian, progress)?);
+    let mut rows = Vec::new();
+    if hosts.iter().any(|host| !host.is_real()) {
+        rows.extend(session::simulated(&trials, &disk, progress)?);
+    }
+    if hosts.iter().any(|host| host.is_real()) {
+        rows.extend(session::real(&trials, &disk, &debian, progress)?);
     }
     Ok((rows, Some(disk)))
 }

@@ -8,6 +8,7 @@ pub mod l1;
 pub mod linux;
 pub mod qemu_hyperv;
 pub mod qemu_xen;
+pub mod simulated;
 pub mod xen;
 
 use std::fmt;

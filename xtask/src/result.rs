@@ -99,11 +99,7 @@ pub fn differences(report: &Report, disk: &Disk) -> Vec<String> {
     }
     if report.job == "tour" {
         for file in &disk.files {
-            match seen
-                .files
-                .iter()
-                .find(|f| f.path.trim_start_matches('/') == file.path)
-            {
+            match seen.files.iter().find(|f| same_name(&f.path, &file.path)) {
                 None => found.push(format!("the guest did not find the file {}", file.path)),
                 Some(f) if f.size != file.size => found.push(format!(
                     "{} has {} bytes, the guest sees {}",
@@ -125,6 +121,11 @@ pub fn differences(report: &Report, disk: &Disk) -> Vec<String> {
         }
     }
     found
+}
+
+/// FAT's names are the same in upper and lower case, and its readers show short ones in either.
+fn same_name(seen: &str, known: &str) -> bool {
+    seen.trim_start_matches('/').eq_ignore_ascii_case(known)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::debian::Debian;
 use crate::disk::Disk;
 use crate::hosts::jobs::{Job, Outcome};
-use crate::hosts::{Boot, Host, hyperv, kvm, qemu_hyperv, qemu_xen, xen};
+use crate::hosts::{Boot, Host, hyperv, kvm, qemu_hyperv, qemu_xen, simulated, xen};
 use crate::judge::{Expect, Row, judge, unfinished};
 use crate::progress::Progress;
 use crate::{cargo, paths};
@@ -68,16 +68,46 @@ impl Trial {
 type Jobs = Vec<(Trial, Job)>;
 type BootJobs<'a> = &'a dyn Fn(&[Job], &Path) -> Result<Vec<Outcome>>;
 
-/// Runs the trials and returns a row for each, in their order.
+/// Runs those trials that are on simulated hosts, in processes of this machine.
+///
+/// # Errors
+/// When the log cannot be written, or the disk not copied.
+pub fn simulated(trials: &[Trial], disk: &Disk, progress: &Progress) -> Result<Vec<Row>> {
+    progress.step("building the simulated hosts");
+    let program = simulated::build();
+    let mut rows = Vec::new();
+    for trial in trials.iter().filter(|trial| !trial.host.is_real()) {
+        let program = match &program {
+            Ok(program) => program,
+            Err(error) => {
+                rows.push(Row::failed(trial, format!("{error:#}")));
+                continue;
+            }
+        };
+        let boot = boot(trial, program, disk);
+        progress.step(&boot.name);
+        let log = paths::work().join(format!("logs/{}.log", boot.name));
+        let outcome = simulated::boot(trial.host, &boot, program, &log)?;
+        rows.push(judge(trial, &outcome, disk, &log));
+    }
+    Ok(rows)
+}
+
+/// Runs those trials that are on real hosts, and returns a row for each, in their order.
 ///
 /// # Errors
 /// Only what keeps every host from being tried, such as a guest that does not build.
-pub fn run(
+pub fn real(
     trials: &[Trial],
     disk: &Disk,
     debian: &Debian,
     progress: &Progress,
 ) -> Result<Vec<Row>> {
+    let trials: Vec<Trial> = trials
+        .iter()
+        .filter(|trial| trial.host.is_real())
+        .cloned()
+        .collect();
     progress.step("building the guest kernel");
     let image = cargo::build_guest()?;
     fs::create_dir_all(paths::work().join("logs"))?;
@@ -89,21 +119,14 @@ pub fn run(
     };
 
     let (mut rows, mut on_xen, mut in_kvm) = (Vec::new(), Jobs::new(), Jobs::new());
-    for trial in trials {
-        let boot = Boot {
-            image: image.clone(),
-            disk,
-            name: format!("{}-{}", trial.host, trial.name),
-            command_line: trial.command_line.clone(),
-            offer: trial.offer,
-            limit: trial.limit,
-        };
+    for trial in &trials {
+        let boot = boot(trial, &image, disk);
         match (trial.host, &kvm_host) {
             (Host::Xen, _) => on_xen.push((trial.clone(), xen::job(&boot))),
             (Host::QemuXen, _) => in_kvm.push((trial.clone(), qemu_xen::job(&boot))),
             (Host::QemuHyperV, _) => in_kvm.push((trial.clone(), qemu_hyperv::job(&boot))),
             (Host::HyperV, Some(Ok(program))) => {
-                in_kvm.push((trial.clone(), hyperv::job(&boot, program.clone())))
+                in_kvm.push((trial.clone(), hyperv::job(&boot, program.clone())));
             }
             (Host::HyperV, Some(Err(error))) => rows.push(Row::failed(trial, format!("{error:#}"))),
             (Host::HyperV, None) | (Host::SimulatedXen | Host::SimulatedHyperV, _) => {}
@@ -122,6 +145,17 @@ pub fn run(
             .position(|t| t.host == row.host && t.name == row.trial)
     });
     Ok(rows)
+}
+
+fn boot<'a>(trial: &Trial, image: &Path, disk: &'a Disk) -> Boot<'a> {
+    Boot {
+        name: format!("{}-{}", trial.host, trial.name),
+        image: image.to_owned(),
+        disk,
+        command_line: trial.command_line.clone(),
+        offer: trial.offer,
+        limit: trial.limit,
+    }
 }
 
 /// Runs jobs that share a machine, and once more those that the machine (not the guest) left without an end.
