@@ -40,10 +40,10 @@
 //! A driver reaches the host through a [`XenGate`](super::gate::XenGate): clones of one host, of
 //! which the test keeps one to step it, from its platform's `idle` for instance.
 
-use super::abi::ops::E820Entry;
 use super::abi::{PAGE, event, grant, hvm};
+pub use super::config::Config;
 use super::console::Console;
-use super::cpu::{Cpu, NoSuchMsr, Vendor};
+use super::cpu::{Cpu, NoSuchMsr};
 use super::evtchn::{Binding, EventChannels};
 use super::grants::GrantTable;
 use super::hostile::Hostile;
@@ -52,72 +52,10 @@ use super::site::Site;
 use super::time::Clock;
 use super::xenbus::{Vbd, VbdSpec};
 use super::xenstore_ring::StoreRing;
-use super::xenstored::{StoreHabits, Xenstored};
+use super::xenstored::Xenstored;
 use crate::memory::{BadAddress, GuestMemory};
 use crate::rng::Rng;
 use std::collections::BTreeMap;
-
-/// What kind of host and guest.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Everything that could go either way goes as this says.
-    pub seed: u64,
-    /// The guest's domain id.
-    pub domid: u16,
-    pub vcpus: u32,
-    /// Guest frame numbers of the pages the toolstack set up; they must be memory.
-    pub store_gfn: u64,
-    pub console_gfn: u64,
-    pub vendor: Vendor,
-    /// Hyper-V's CPUID leaves before Xen's.
-    pub viridian: bool,
-    pub viridian_synic: bool,
-    /// Xen's version.
-    pub version: (u16, u16),
-    /// Whether `HVMOP_set_evtchn_upcall_vector` exists.
-    pub upcall_vector: bool,
-    /// Whether a callback by vector exists (`XENFEAT_hvm_callback_vector`).
-    pub callback_vector: bool,
-    /// Whether the guest may use the hypervisor's own console.
-    pub console_io: bool,
-    /// Frames of the grant table at the start, and at most.
-    pub grant_frames: u32,
-    pub max_grant_frames: u32,
-    pub max_grant_version: u32,
-    pub tsc_hz: u64,
-    /// Seconds since 1970 when the machine starts.
-    pub boot_wall_s: u64,
-    /// `XENMEM_memory_map`; empty: the hypercall does not exist.
-    pub memory_map: Vec<E820Entry>,
-    pub store: StoreHabits,
-}
-
-impl Config {
-    /// Xen 4.20 as Debian's, with the xenstore and console pages at these guest frames.
-    pub fn new(store_gfn: u64, console_gfn: u64) -> Self {
-        Config {
-            seed: 0,
-            domid: 5,
-            vcpus: 1,
-            store_gfn,
-            console_gfn,
-            vendor: Vendor::Intel,
-            viridian: false,
-            viridian_synic: false,
-            version: (4, 20),
-            upcall_vector: true,
-            callback_vector: true,
-            console_io: true,
-            grant_frames: 1,
-            max_grant_frames: 64,
-            max_grant_version: 2,
-            tsc_hz: 2_400_000_000,
-            boot_wall_s: 1_750_000_000,
-            memory_map: Vec::new(),
-            store: StoreHabits::default(),
-        }
-    }
-}
 
 /// Why [`XenHost::idle`] came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,7 +126,8 @@ impl<M: GuestMemory> XenHost<M> {
         let habits = config.store;
         let page = config.store_gfn * PAGE;
         let ring = StoreRing::new(&mem, page, habits.ring_start, habits.features)?;
-        let store = Xenstored::new(config.domid, ring, store_end, habits, rng.draw());
+        let mut store = Xenstored::new(config.domid, ring, store_end, habits, rng.draw());
+        store.prepare(&mem)?;
         let console = Console::new(&mem, config.console_gfn * PAGE, console_end)?;
         let clock = Clock::new(config.vcpus, config.tsc_hz, config.boot_wall_s);
         let cpu = Cpu {
@@ -216,42 +155,9 @@ impl<M: GuestMemory> XenHost<M> {
             rng,
             config,
         };
-        host.create_domain();
+        host.store.create_domain();
         host.publish_time()?;
         Ok(host)
-    }
-
-    /// The guest's directories, as libxl makes them.
-    fn create_domain(&mut self) {
-        let home = self.store.home();
-        let me = self.config.domid;
-        let read_only = ["n0".to_string(), format!("r{me}")];
-        let own = [format!("n{me}")];
-        let perms = |list: &[String]| -> Vec<String> { list.to_vec() };
-        for (path, value, perms) in [
-            ("", String::new(), perms(&read_only)),
-            ("/name", "guest".to_string(), perms(&read_only)),
-            ("/domid", me.to_string(), perms(&read_only)),
-            ("/device", String::new(), perms(&read_only)),
-            ("/device/vbd", String::new(), perms(&read_only)),
-            ("/control", String::new(), perms(&read_only)),
-            ("/control/shutdown", String::new(), perms(&own)),
-            ("/data", String::new(), perms(&own)),
-            ("/memory", String::new(), perms(&read_only)),
-            ("/store", String::new(), perms(&read_only)),
-            ("/console", String::new(), perms(&read_only)),
-            (
-                "/console/type",
-                "xenconsoled".to_string(),
-                perms(&read_only),
-            ),
-        ] {
-            let path = format!("{home}{path}");
-            let list: Vec<&str> = perms.iter().map(String::as_str).collect();
-            self.store.write(&path, &value);
-            self.store.set_perms(&path, &list);
-        }
-        self.store.take_changed();
     }
 
     /// Writes the time records of every vCPU and the wall clock, as Xen does now and then.

@@ -4,10 +4,14 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+mod blk_habits;
+mod blk_request;
 pub mod blkback;
 pub mod blkif_ring;
+pub mod config;
 pub mod console;
 pub mod cpu;
+mod domain;
 pub mod evtchn;
 pub mod gate;
 pub mod grants;

@@ -125,6 +125,11 @@ impl StoreRing {
         self.set(mem, offset_of!(StorePage, rsp_prod), prod.wrapping_add(by))
     }
 
+    /// Marks the connection as being reset, as somebody before the guest may have.
+    pub fn start_reconnecting<M: GuestMemory>(&self, mem: &M) -> Result<(), BadAddress> {
+        self.set(mem, offset_of!(StorePage, connection), store::RECONNECT)
+    }
+
     /// Whether the guest asks for a fresh start.
     pub fn reconnect_asked<M: GuestMemory>(&self, mem: &M) -> Result<bool, BadAddress> {
         Ok(self.word(mem, offset_of!(StorePage, connection))? == store::RECONNECT)

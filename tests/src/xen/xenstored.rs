@@ -26,6 +26,10 @@ pub struct StoreHabits {
     pub refuse_commits: u32,
     /// Both rings' indices at the start.
     pub ring_start: u32,
+    /// The ring holds what an earlier owner did not read: a watch event and a reply.
+    pub stale_replies: bool,
+    /// The guest finds its connection being reset, and must wait for that.
+    pub starts_reconnecting: bool,
     /// `XENSTORE_SERVER_FEATURE_*` bits.
     pub features: u32,
 }
@@ -39,6 +43,8 @@ impl Default for StoreHabits {
             spurious_watches: false,
             refuse_commits: 0,
             ring_start: 0,
+            stale_replies: false,
+            starts_reconnecting: false,
             features: FEATURE_RECONNECTION | FEATURE_ERROR | FEATURE_WATCHDEPTH,
         }
     }
@@ -105,6 +111,32 @@ impl Xenstored {
             changed: Vec::new(),
             requests: 0,
         }
+    }
+
+    /// Leaves the ring as the habits say a guest finds it.
+    pub fn prepare<M: GuestMemory>(&mut self, mem: &M) -> Result<(), BadAddress> {
+        if self.habits.stale_replies {
+            for (kind, payload) in [(WATCH_EVENT, "device\0old\0"), (READ, "old")] {
+                let header = StoreHeader {
+                    kind,
+                    req_id: u32::from(kind == READ) * 7,
+                    tx_id: 0,
+                    len: payload.len() as u32,
+                };
+                // An empty ring has room for both.
+                let _ = self.ring.write(mem, &wire(&header, payload.as_bytes()));
+            }
+        }
+        if self.habits.starts_reconnecting {
+            self.ring.start_reconnecting(mem)?;
+            self.awake = true;
+        }
+        Ok(())
+    }
+
+    /// The guest's domain id.
+    pub fn guest(&self) -> u16 {
+        self.guest
     }
 
     /// The guest's own directory.

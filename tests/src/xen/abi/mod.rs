@@ -33,12 +33,14 @@ pub mod errno {
     pub const EPERM: i64 = 1;
     pub const ENOENT: i64 = 2;
     pub const ESRCH: i64 = 3;
+    pub const ENXIO: i64 = 6;
     pub const EBUSY: i64 = 16;
     pub const EEXIST: i64 = 17;
     pub const EFAULT: i64 = 14;
     pub const EINVAL: i64 = 22;
     pub const ENOSPC: i64 = 28;
     pub const ENOSYS: i64 = 38;
+    pub const ETIME: i64 = 62;
 }
 
 /// `memory.h`.
@@ -102,6 +104,8 @@ pub mod vcpu {
     pub const SET_SINGLESHOT_TIMER: u64 = 8;
     pub const STOP_SINGLESHOT_TIMER: u64 = 9;
     pub const REGISTER_VCPU_INFO: u64 = 10;
+    /// Older hosts refuse a deadline in the past when this flag asks them to.
+    pub const SSHOTTMR_FUTURE: u32 = 1;
 }
 
 /// `sched.h`.

@@ -320,7 +320,7 @@ fn flush_barrier_and_discard_by_habit() {
 
 #[test]
 fn a_barrier_waits_for_what_came_before() {
-    for seed in 0..10 {
+    for seed in seeds(10) {
         let mut guest = Guest::booted(|config| config.seed = seed);
         let habits = BlkHabits {
             latency: Latency {
@@ -346,7 +346,7 @@ fn a_barrier_waits_for_what_came_before() {
 #[test]
 fn completions_come_out_of_order_and_all_come() {
     let mut disordered = false;
-    for seed in 0..10 {
+    for seed in seeds(10) {
         let mut guest = Guest::booted(|config| config.seed = seed);
         let habits = BlkHabits {
             latency: Latency {
@@ -375,7 +375,7 @@ fn completions_come_out_of_order_and_all_come() {
         assert_eq!(ids, sorted);
         assert!(guest.host.complaints().is_empty());
     }
-    assert!(disordered);
+    assert!(disordered || cfg!(miri));
 }
 
 #[test]

@@ -157,10 +157,10 @@ fn a_registered_vcpu_info_starts_with_everything_pending() {
     };
     let register = vcpu::REGISTER_VCPU_INFO;
     op.offset = 4095;
-    assert_eq!(guest.call(hypercall::VCPU_OP, register, &mut op), -EINVAL);
+    assert_eq!(guest.call(hypercall::VCPU_OP, register, &mut op), -ENXIO);
     op.offset = 128;
     assert_eq!(guest.call(hypercall::VCPU_OP, register, &mut op), 0);
-    assert_eq!(guest.call(hypercall::VCPU_OP, register, &mut op), -EINVAL);
+    assert_eq!(guest.call(hypercall::VCPU_OP, register, &mut op), -EBUSY);
     assert_eq!(guest.host.take_interrupt(), Some(VECTOR));
     let info = DATA * PAGE + 128;
     assert_eq!(guest.ram.load_u64(info + 8), Ok(!0));
@@ -236,6 +236,23 @@ fn a_timer_fires_once_at_its_time() {
     let stop = [vcpu::STOP_SINGLESHOT_TIMER, 0, 0, 0, 0];
     assert_eq!(guest.host.hypercall(hypercall::VCPU_OP, stop, &mut []), 0);
     assert_eq!(guest.host.idle(), Idle::Deadlock);
+}
+
+#[test]
+fn an_older_host_refuses_the_past() {
+    let mut guest = Guest::booted(|config| config.timer_refuses_past = true);
+    guest.host.advance(1000);
+    let mut timer = SetSingleshotTimer {
+        timeout_abs_ns: 999,
+        flags: vcpu::SSHOTTMR_FUTURE,
+        pad: 0,
+    };
+    let set = vcpu::SET_SINGLESHOT_TIMER;
+    assert_eq!(guest.call(hypercall::VCPU_OP, set, &mut timer), -ETIME);
+    timer.timeout_abs_ns = 1000;
+    assert_eq!(guest.call(hypercall::VCPU_OP, set, &mut timer), 0);
+    timer = SetSingleshotTimer::default();
+    assert_eq!(guest.call(hypercall::VCPU_OP, set, &mut timer), 0);
 }
 
 #[test]

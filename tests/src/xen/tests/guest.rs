@@ -380,6 +380,11 @@ impl Guest {
     }
 }
 
+/// Seeds to run a test with: all of them, or one where the interpreter makes them slow.
+pub fn seeds(count: u64) -> std::ops::Range<u64> {
+    0..if cfg!(miri) { 1 } else { count }
+}
+
 /// A request over whole pages from frame `DATA` on, granted from reference 16 on.
 pub fn request(operation: u8, sector_number: u64, pages: u8) -> Request {
     let mut request = Request::new_zeroed();

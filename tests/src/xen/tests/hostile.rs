@@ -175,7 +175,7 @@ fn storms_end() {
 
 #[test]
 fn a_back_end_may_close_at_any_step() {
-    for steps in 0..120 {
+    for steps in seeds(120) {
         let mut guest = Guest::booted(|config| config.seed = steps);
         guest
             .host

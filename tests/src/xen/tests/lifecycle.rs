@@ -238,6 +238,26 @@ fn rings_of_several_pages_under_numbered_keys() {
 }
 
 #[test]
+fn several_disks_live_side_by_side() {
+    let mut guest = Guest::with_disk(64, |_| {});
+    guest.host.attach_disk(disk("xvdb")).unwrap();
+    guest
+        .host
+        .attach_disk(disk("xvdc").leftover(Leftover::Connected))
+        .unwrap();
+    guest.grant(16, DATA, 1);
+    assert_eq!(guest.perform(&request(OP_READ, 0, 1)), RSP_OKAY);
+    guest.host.destroy_disk(51728);
+    assert_eq!(guest.perform(&request(OP_READ, 8, 1)), RSP_OKAY);
+    guest.host.detach_disk(51744);
+    guest.host.run(100);
+    guest.write("device/vbd/51744/state", "6");
+    guest.host.run(100);
+    assert_eq!(guest.store(DIRECTORY, b"device/vbd\0").unwrap(), b"51712\0");
+    assert_eq!(guest.perform(&request(OP_READ, 16, 1)), RSP_OKAY);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let mut guest = Guest::booted(|config| config.seed = seed);

@@ -6,4 +6,6 @@ mod events;
 mod guest;
 mod hostile;
 mod lifecycle;
+mod mad;
 mod store;
+mod tree;

@@ -237,7 +237,7 @@ fn long_directories_come_in_parts() {
 
 #[test]
 fn all_habits_at_once_lose_nothing() {
-    for seed in 0..20 {
+    for seed in seeds(20) {
         let mut guest = Guest::new(|config| {
             config.seed = seed;
             config.store = StoreHabits {
@@ -306,6 +306,32 @@ fn an_oversized_request_kills_the_connection_and_reconnect_revives_it() {
     guest.host.run(10);
     assert_eq!(guest.word(STORE, 2068), CONNECTED);
     assert_eq!(guest.read("name").unwrap(), "guest");
+}
+
+#[test]
+fn an_earlier_owner_leaves_replies_or_a_reset_under_way() {
+    let mut guest = Guest::new(|config| config.store.stale_replies = true);
+    let (event, body) = guest.receive().unwrap();
+    assert_eq!(
+        (event.kind, body.as_slice()),
+        (WATCH_EVENT, b"device\0old\0".as_slice())
+    );
+    let (reply, body) = guest.receive().unwrap();
+    assert_eq!(
+        (reply.kind, reply.req_id, body.as_slice()),
+        (READ, 7, b"old".as_slice())
+    );
+    assert_eq!(guest.read("domid").unwrap(), "5");
+
+    let mut guest = Guest::new(|config| {
+        config.store.starts_reconnecting = true;
+        config.store.ring_start = 77;
+    });
+    assert_eq!(guest.word(STORE, 2068), RECONNECT);
+    assert!(guest.host.step());
+    assert_eq!(guest.word(STORE, 2068), CONNECTED);
+    assert_eq!(guest.word(STORE, 2052), 0);
+    assert_eq!(guest.read("domid").unwrap(), "5");
 }
 
 #[test]
