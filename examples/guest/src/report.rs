@@ -22,6 +22,8 @@ pub struct Report {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The devices the bus offers, as the host names them, each with its class.
+    pub devices: Vec<String>,
     /// Each disk, in the host's order.
     pub disks: Vec<Disk>,
     /// What `job=verify` did.

@@ -19,7 +19,6 @@ mod traps;
 
 use guest::report::Report;
 use guest::{jobs, live};
-use pv_drivers::Hypervisor;
 
 use console::say;
 use handover::Handover;
@@ -58,10 +57,7 @@ fn run(handover: &Handover) -> Report {
         Err(report) => return *report,
     };
     match host::find(!handover.ram.is_empty()) {
-        Ok(host) => {
-            say!("host: {}", host.identity());
-            live::run(host, &job, &mut |line| say!("{line}"))
-        }
+        Ok(host) => live::run(host, &job, &mut |line| say!("{line}")),
         Err(error) => {
             say!("error: {error}");
             Report::failure(job.name(), error)

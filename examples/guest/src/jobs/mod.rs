@@ -64,17 +64,18 @@ pub fn run<M: Machine>(job: &Job, machine: &mut M) -> Report {
         job: job.name().into(),
         ..Report::default()
     };
-    let done = if machine.disks().is_empty() {
-        Err(JobError::new(
+    report.devices.clone_from(&host.devices);
+    if let Job::Tour = job {
+        tour::show_host(machine);
+    }
+    let done = match job {
+        _ if machine.disks().is_empty() => Err(JobError::new(
             "no disk: the host offers none that this kernel can drive",
-        ))
-    } else {
-        match job {
-            Job::Tour => tour::run(machine, &mut report),
-            Job::Hash => hash::run(machine, &mut report),
-            Job::Verify(settings) => verify::run(*settings, machine, &mut report),
-            Job::Bench(settings) => bench::run(*settings, machine, &mut report),
-        }
+        )),
+        Job::Tour => tour::run(machine, &mut report),
+        Job::Hash => hash::run(machine, &mut report),
+        Job::Verify(settings) => verify::run(*settings, machine, &mut report),
+        Job::Bench(settings) => bench::run(*settings, machine, &mut report),
     };
     match done {
         Ok(()) => report.ok = true,

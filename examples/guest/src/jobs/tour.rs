@@ -14,7 +14,8 @@ use crate::report::{self, Partition, Report};
 /// Bytes of scratch area used at most.
 const SCRATCH: u64 = 1 << 20;
 
-pub fn run<M: Machine>(machine: &mut M, report: &mut Report) -> Result<(), JobError> {
+/// Says what there is below, disks or no disks.
+pub fn show_host<M: Machine>(machine: &mut M) {
     let host = machine.host().clone();
     machine.say(format_args!(
         "host: {} {}, {}",
@@ -23,6 +24,9 @@ pub fn run<M: Machine>(machine: &mut M, report: &mut Report) -> Result<(), JobEr
     for device in &host.devices {
         machine.say(format_args!("device: {device}"));
     }
+}
+
+pub fn run<M: Machine>(machine: &mut M, report: &mut Report) -> Result<(), JobError> {
     let mut outcome = Ok(());
     for index in 0..machine.disks().len() {
         // A disk that fails does not keep the others from being shown.

@@ -15,6 +15,10 @@ fn no_disk_is_a_clear_line() {
     let mut machine = TestMachine::new(vec![]);
     let report = machine.run("job=hash");
     assert!(!report.ok && report.error.unwrap().starts_with("no disk"));
+    // A tour still says what there is instead.
+    let report = machine.run("job=tour");
+    assert!(!report.ok && machine.said("device: vbd-51712"));
+    assert_eq!(report.devices, ["vbd-51712"]);
 }
 
 #[test]

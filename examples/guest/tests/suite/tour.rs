@@ -129,6 +129,24 @@ fn a_disk_that_is_one_file_system_needs_no_table() {
 }
 
 #[test]
+fn short_names_keep_their_case() {
+    let mut bytes = image::fat(16 << 20, &[("READ.ME", vec![1]), ("NOTES", vec![2])]);
+    for (name, flags) in [(b"READ    ME ", 0x08), (b"NOTES      ", 0x18)] {
+        let at = bytes.windows(11).position(|found| found == name).unwrap();
+        bytes[at + 12] |= flags;
+        // The long form that stands before it is deleted.
+        bytes[at - 32] = 0xe5;
+    }
+    let (report, _) = one(disk(bytes), "");
+    let paths: Vec<_> = report.disks[0]
+        .files
+        .iter()
+        .map(|file| file.path.as_str())
+        .collect();
+    assert_eq!(paths, ["read.ME", "notes"]);
+}
+
+#[test]
 fn a_blank_disk_is_shown_as_one() {
     let (report, machine) = one(disk(vec![0; 4 << 20]), "");
     assert!(report.ok, "{:?}", report.error);

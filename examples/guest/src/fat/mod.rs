@@ -4,17 +4,19 @@
 //! of one partition with a small cache below it, after the numbers that it divides by were looked at, and with a
 //! limit on how much it may read.
 
-use alloc::string::String;
+mod view;
+
+use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use core::cell::RefCell;
 use core::fmt;
 use core::ops::ControlFlow;
 
 use embedded_sdmmc::{
-    Block, BlockCount, BlockDevice, BlockIdx, LfnBuffer, Mode, RawDirectory, ShortFileName,
-    TimeSource, Timestamp, VolumeIdx, VolumeManager,
+    Block, BlockDevice, DirEntry, LfnBuffer, Mode, RawDirectory, ShortFileName, TimeSource,
+    Timestamp, VolumeIdx, VolumeManager,
 };
+use view::View;
 
 use crate::disk::{DiskError, JobDisk};
 use crate::hash::Sha256;
@@ -134,13 +136,7 @@ pub fn files(disk: &mut dyn JobDisk, extent: Extent) -> Result<Vec<File>, FatErr
         .checked_div(BLOCK)
         .unwrap_or(0);
     check_boot_sector(&sector, blocks)?;
-    let view = View(RefCell::new(Cache {
-        disk,
-        extent,
-        blocks,
-        windows: Vec::new(),
-        left: blocks.saturating_mul(16).saturating_add(65_536),
-    }));
+    let view = View::new(disk, extent, blocks);
     let manager: Manager<'_> = VolumeManager::new_with_limits(view, NoTime, 0);
     let volume = manager
         .open_raw_volume(VolumeIdx(0))
@@ -166,41 +162,37 @@ fn walk(
     deeper: usize,
     files: &mut Vec<File>,
 ) -> Result<(), FatError> {
-    let mut names: Vec<(ShortFileName, String, bool, u32)> = Vec::new();
+    let mut names: Vec<(DirEntry, Option<String>)> = Vec::new();
     let mut storage = [0; 768];
-    let listed = manager.iterate_dir_lfn(
-        directory,
-        &mut LfnBuffer::new(&mut storage),
-        |entry, long| {
-            let own = entry.name == ShortFileName::this_dir()
-                || entry.name == ShortFileName::parent_dir();
-            if !own && !entry.attributes.is_volume() {
-                let name = long.map_or_else(|| alloc::format!("{}", entry.name), String::from);
-                names.push((
-                    entry.name,
-                    name,
-                    entry.attributes.is_directory(),
-                    entry.size,
-                ));
-            }
-            if names.len() > MOST_FILES {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        },
-    );
+    let mut long_name = LfnBuffer::new(&mut storage);
+    let listed = manager.iterate_dir_lfn(directory, &mut long_name, |entry, long| {
+        let name = &entry.name;
+        let own = *name == ShortFileName::this_dir() || *name == ShortFileName::parent_dir();
+        if !own && !entry.attributes.is_volume() {
+            names.push((entry.clone(), long.map(String::from)));
+        }
+        if names.len() > MOST_FILES {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
     listed.map_err(|error| library(&error))?;
     if names.len() > MOST_FILES {
         return Err(FatError::TooMany);
     }
-    for (short, name, is_directory, size) in names {
+    for (entry, long) in names {
+        let (short, size) = (entry.name, entry.size);
+        let name = match long {
+            Some(long) => long,
+            None => short_name(manager, &entry).map_err(|error| library(&error))?,
+        };
         let path = if path.is_empty() {
             name
         } else {
             [path, "/", &name].concat()
         };
-        if is_directory {
+        if entry.attributes.is_directory() {
             let deeper = deeper.checked_sub(1).ok_or(FatError::TooMany)?;
             let inner = manager
                 .open_dir(directory, short)
@@ -220,6 +212,31 @@ fn walk(
         }
     }
     Ok(())
+}
+
+/// A name without a long form. Its letters are capitals on the disk; two bits that Windows NT began to use, and
+/// that the library does not show, say which part is meant in small ones.
+fn short_name(manager: &Manager<'_>, entry: &DirEntry) -> Result<String, DiskError> {
+    const FLAGS: usize = 12;
+    const SMALL_BASE: u8 = 0x08;
+    const SMALL_EXTENSION: u8 = 0x10;
+    let mut block = [Block::new()];
+    manager.device(|view| BlockDevice::read(view, &mut block, entry.entry_block))?;
+    let at = (entry.entry_offset as usize).saturating_add(FLAGS);
+    let [block] = block;
+    let flags = block.contents.get(at).copied().unwrap_or(0);
+    let name = entry.name.to_string();
+    let (base, extension) = name.split_once('.').unwrap_or((&name, ""));
+    let case = |text: &str, small: u8| match flags & small {
+        0 => text.to_string(),
+        _ => text.to_ascii_lowercase(),
+    };
+    let mut name = case(base, SMALL_BASE);
+    if !extension.is_empty() {
+        name.push('.');
+        name.push_str(&case(extension, SMALL_EXTENSION));
+    }
+    Ok(name)
 }
 
 fn digest(
@@ -255,120 +272,5 @@ struct NoTime;
 impl TimeSource for NoTime {
     fn get_timestamp(&self) -> Timestamp {
         Timestamp::from_fat(0, 0)
-    }
-}
-
-/// Bytes of a cached run, a multiple of both sector sizes.
-const WINDOW: u64 = 32 << 10;
-/// Runs cached: a directory, the table and a file are read by turns.
-const WINDOWS: usize = 4;
-
-/// One partition as a disk of 512-byte blocks: block 0 is an MBR made up for the library, the partition follows.
-struct View<'a>(RefCell<Cache<'a>>);
-
-struct Cache<'a> {
-    disk: &'a mut dyn JobDisk,
-    extent: Extent,
-    /// Blocks of 512 bytes in the extent.
-    blocks: u64,
-    /// Byte offset in the extent and contents, the one used last at the end.
-    windows: Vec<(u64, Vec<u8>)>,
-    /// Blocks that may still be read: a loop in the file system's chains must end.
-    left: u64,
-}
-
-/// The first block of the partition in the view.
-const FIRST: u32 = 1;
-
-impl Cache<'_> {
-    fn read(&mut self, index: u32, block: &mut Block) -> Result<(), DiskError> {
-        self.left = self.left.checked_sub(1).ok_or(DiskError::OutOfRange)?;
-        let Some(index) = index.checked_sub(FIRST) else {
-            *block = self.made_up_mbr();
-            return Ok(());
-        };
-        if u64::from(index) >= self.blocks {
-            return Err(DiskError::OutOfRange);
-        }
-        let at = u64::from(index).saturating_mul(BLOCK);
-        let offset = at.checked_rem(WINDOW).unwrap_or(0);
-        let window = self.window(at.saturating_sub(offset))?;
-        let bytes = window
-            .get(offset as usize..)
-            .and_then(|rest| rest.first_chunk());
-        block.contents = *bytes.ok_or(DiskError::OutOfRange)?;
-        Ok(())
-    }
-
-    fn window(&mut self, at: u64) -> Result<&[u8], DiskError> {
-        match self.windows.iter().position(|(start, _)| *start == at) {
-            Some(found) => {
-                let window = self.windows.remove(found);
-                self.windows.push(window);
-            }
-            None => {
-                let size = u64::from(self.disk.geometry().sector_size);
-                let skipped = at.checked_div(size).unwrap_or(0);
-                let left = self
-                    .extent
-                    .sectors
-                    .saturating_sub(skipped)
-                    .saturating_mul(size);
-                let mut bytes = vec![0; left.min(WINDOW) as usize];
-                let sector = self.extent.first.saturating_add(skipped);
-                self.disk.read(sector, &mut bytes)?;
-                if self.windows.len() >= WINDOWS {
-                    self.windows.remove(0);
-                }
-                self.windows.push((at, bytes));
-            }
-        }
-        let window = self.windows.last().ok_or(DiskError::Memory)?;
-        Ok(&window.1)
-    }
-
-    fn made_up_mbr(&self) -> Block {
-        const FAT32_LBA: u8 = 0x0c;
-        let count = u32::try_from(self.blocks).unwrap_or(u32::MAX);
-        let mut block = Block::new();
-        let [entry @ .., _, _] = &mut block.contents;
-        let fields = [
-            &[0, 0, 0, 0, FAT32_LBA, 0, 0, 0][..],
-            &FIRST.to_le_bytes(),
-            &count.to_le_bytes(),
-        ];
-        let bytes = fields.into_iter().flatten();
-        entry
-            .iter_mut()
-            .skip(446)
-            .zip(bytes)
-            .for_each(|(to, from)| *to = *from);
-        let [.., low, high] = &mut block.contents;
-        (*low, *high) = (0x55, 0xaa);
-        block
-    }
-}
-
-impl BlockDevice for View<'_> {
-    type Error = DiskError;
-
-    fn read(&self, blocks: &mut [Block], start: BlockIdx) -> Result<(), DiskError> {
-        let mut cache = self.0.try_borrow_mut().map_err(|_| DiskError::Io)?;
-        for (index, block) in (start.0..).zip(blocks) {
-            cache.read(index, block)?;
-        }
-        Ok(())
-    }
-
-    fn write(&self, _: &[Block], _: BlockIdx) -> Result<(), DiskError> {
-        Err(DiskError::ReadOnly)
-    }
-
-    fn num_blocks(&self) -> Result<BlockCount, DiskError> {
-        let cache = self.0.try_borrow().map_err(|_| DiskError::Io)?;
-        let blocks = cache.blocks.saturating_add(u64::from(FIRST));
-        u32::try_from(blocks)
-            .map(BlockCount)
-            .map_err(|_| DiskError::OutOfRange)
     }
 }
