@@ -1,15 +1,18 @@
-//! What the drivers state (`hypercall::xen::abi`, `blkfront::blkif::abi`).
+//! What the drivers state (`hypercall::xen::abi`, `xenbus::wire`, `blkfront::blkif::abi`).
 
 use crate::claims::Claims;
 use crate::{layout, numbers};
 use blkfront::blkif::abi as blkif;
 use hypercall::xen::abi;
+use xenbus::state::State;
+use xenbus::wire::{self, MessageType};
 
 /// Adds them all.
 pub fn state(claims: &mut Claims) {
     numbers_of_calls(claims);
     operands(claims);
     shared_pages(claims);
+    store(claims);
     block_ring(claims);
 }
 
@@ -107,6 +110,55 @@ fn shared_pages(claims: &mut Claims) {
     });
     layout!(claims, "hypercall abi", prefix abi::XenconsInterface as "struct xencons_interface" {
         r#in = "in", out, in_cons, in_prod, out_cons, out_prod
+    });
+}
+
+fn store(claims: &mut Claims) {
+    for (c, kind) in [
+        ("XS_DIRECTORY", MessageType::DIRECTORY),
+        ("XS_READ", MessageType::READ),
+        ("XS_WATCH", MessageType::WATCH),
+        ("XS_UNWATCH", MessageType::UNWATCH),
+        ("XS_TRANSACTION_START", MessageType::TRANSACTION_START),
+        ("XS_TRANSACTION_END", MessageType::TRANSACTION_END),
+        ("XS_WRITE", MessageType::WRITE),
+        ("XS_MKDIR", MessageType::MKDIR),
+        ("XS_RM", MessageType::RM),
+        ("XS_WATCH_EVENT", MessageType::WATCH_EVENT),
+        ("XS_ERROR", MessageType::ERROR),
+        ("XS_RESET_WATCHES", MessageType::RESET_WATCHES),
+        ("XS_DIRECTORY_PART", MessageType::DIRECTORY_PART),
+    ] {
+        claims.number("xenbus wire", c, kind.0.into());
+    }
+    for (c, state) in [
+        ("XenbusStateUnknown", State::Unknown),
+        ("XenbusStateInitialising", State::Initialising),
+        ("XenbusStateInitWait", State::InitWait),
+        ("XenbusStateInitialised", State::Initialised),
+        ("XenbusStateConnected", State::Connected),
+        ("XenbusStateClosing", State::Closing),
+        ("XenbusStateClosed", State::Closed),
+        ("XenbusStateReconfiguring", State::Reconfiguring),
+        ("XenbusStateReconfigured", State::Reconfigured),
+    ] {
+        claims.number("xenbus state", c, state.number().into());
+    }
+    numbers!(claims, "xenbus wire", wire {
+        HEADER = "sizeof(struct xsd_sockmsg)",
+        RING = "XENSTORE_RING_SIZE",
+        PAYLOAD_MAX = "XENSTORE_PAYLOAD_MAX",
+        REL_PATH_MAX = "XENSTORE_REL_PATH_MAX",
+        ABS_PATH_MAX = "XENSTORE_ABS_PATH_MAX",
+        FEATURE_RECONNECTION = "XENSTORE_SERVER_FEATURE_RECONNECTION",
+        CONNECTED = "XENSTORE_CONNECTED",
+        RECONNECT = "XENSTORE_RECONNECT",
+    });
+    let c = "XENSTORE_SERVER_FEATURE_ERROR";
+    claims.newer("xenbus wire", c, wire::FEATURE_ERROR.into());
+    layout!(claims, "xenbus wire", wire::XsdSockmsg as "struct xsd_sockmsg" { r#type = "type", req_id, tx_id, len });
+    layout!(claims, "xenbus wire", prefix wire::XenstoreDomainInterface as "struct xenstore_domain_interface" {
+        req, rsp, req_cons, req_prod, rsp_cons, rsp_prod, server_features, connection
     });
 }
 

@@ -31,7 +31,7 @@ fn numbers_of_calls(claims: &mut Claims) {
     numbers!(claims, "model domid", domid { SELF = "DOMID_SELF" });
     // xs_wire.h names its errors only where <errno.h> is there too; on x86 Linux they are Xen's.
     numbers!(claims, "model errno", errno {
-        EPERM = "EPERM", ENOENT = "ENOENT", ESRCH = "ESRCH", EBUSY = "EBUSY", EEXIST = "EEXIST",
+        EPERM = "EPERM", ENOENT = "ENOENT", ESRCH = "ESRCH", ENXIO = "ENXIO", ETIME = "ETIME", EBUSY = "EBUSY", EEXIST = "EEXIST",
         EFAULT = "EFAULT", EINVAL = "EINVAL", ENOSPC = "ENOSPC", ENOSYS = "ENOSYS",
     });
     numbers!(claims, "model memory", memory {
@@ -81,6 +81,7 @@ fn numbers_of_calls(claims: &mut Claims) {
         SET_SINGLESHOT_TIMER = "VCPUOP_set_singleshot_timer",
         STOP_SINGLESHOT_TIMER = "VCPUOP_stop_singleshot_timer",
         REGISTER_VCPU_INFO = "VCPUOP_register_vcpu_info",
+        SSHOTTMR_FUTURE = "VCPU_SSHOTTMR_future",
     });
     numbers!(claims, "model sched", sched {
         YIELD = "SCHEDOP_yield", BLOCK = "SCHEDOP_block",

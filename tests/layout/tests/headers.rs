@@ -37,3 +37,75 @@ fn missing_headers_are_an_error() {
     let nowhere = Path::new("/nonexistent");
     assert!(matches!(headers(Some(nowhere)), Err(Error::NoHeaders(_))));
 }
+
+/// Names a file declares as `pub struct` or `pub const`.
+fn declared(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter_map(|line| {
+            let line = line.trim_start();
+            // An operand of the model is declared as `Name, bytes {`.
+            let operand = line.contains('{') && line.starts_with(char::is_uppercase);
+            let rest = operand
+                .then_some(line)
+                .or(line.strip_prefix("pub struct "))
+                .or(line.strip_prefix("pub const "))?;
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .next()
+        })
+        .collect()
+}
+
+#[test]
+fn nothing_declared_is_left_out() {
+    let drivers = include_str!("../src/drivers.rs");
+    let model = include_str!("../src/model.rs");
+    // What the headers do not define, and why.
+    let exempt = [
+        "E820Entry", // the BIOS's
+        "PAGE",      // the processor's
+        "DOM0",      // a convention
+        "SIZE",      // of E820Entry
+        "SIGNATURE", // compared word by word
+    ];
+    for (file, text, compared) in [
+        (
+            "hypercall",
+            include_str!("../../../hypercall/src/xen/abi.rs"),
+            drivers,
+        ),
+        (
+            "xenbus",
+            include_str!("../../../xenbus/src/wire.rs"),
+            drivers,
+        ),
+        (
+            "blkfront",
+            include_str!("../../../blkfront/src/blkif/abi.rs"),
+            drivers,
+        ),
+        ("model", include_str!("../../src/xen/abi/mod.rs"), model),
+        ("model ops", include_str!("../../src/xen/abi/ops.rs"), model),
+        (
+            "model pages",
+            include_str!("../../src/xen/abi/pages.rs"),
+            model,
+        ),
+        (
+            "model blkif",
+            include_str!("../../src/xen/abi/blkif.rs"),
+            model,
+        ),
+    ] {
+        let names = declared(text);
+        assert!(names.len() > 3, "{file}: {names:?}");
+        for name in names {
+            let compared = compared
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .any(|word| word == name);
+            assert!(
+                compared || exempt.contains(&name),
+                "{file}: {name} is compared with nothing"
+            );
+        }
+    }
+}
