@@ -184,7 +184,7 @@ impl<'h, P: Platform, G: Gate> Xenstore<'h, P, G> {
             return Err(fault);
         }
         let taken = state.receive(self);
-        let signal = taken != Ok(0) && (state.ring.take_was_full() || state.receiver.is_inside());
+        let signal = state.ring.take_was_full();
         if let Err(fault) = taken {
             state.fault = Some(fault);
         }
