@@ -98,10 +98,9 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether a node is not there. Xenstore says so of a node whose directory this domain may
-    /// read; below any other it only denies access, as to a back end that was removed.
+    /// Whether a node (or watch, or transaction) is not there.
     pub fn is_not_found(self) -> bool {
-        matches!(self, Self::Refused(XsError::NotFound | XsError::Access))
+        self == Self::Refused(XsError::NotFound)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::page::Page;
 use super::pages::Pages;
 use super::span::Span;
+use super::words::Words;
 use crate::platform::Platform;
 use core::fmt;
 use core::mem::ManuallyDrop;
@@ -91,6 +92,12 @@ impl<P: Platform> Lent<P> {
     #[inline]
     pub fn span(&self) -> Span<'_> {
         self.pages.span()
+    }
+
+    /// A view of the whole run by words.
+    #[inline]
+    pub fn words(&self) -> Words<'_> {
+        self.pages.words()
     }
 
     /// Where the run starts, for code of this module that cuts it up.

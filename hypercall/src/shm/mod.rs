@@ -5,7 +5,8 @@
 //! [`Slot::read`]) and by bulk copies ([`Span::copy_out`]). What was copied out once is private:
 //! check the copy, never the memory.
 //!
-//! * [`Page`] and [`Span`] are views of one page, of any run of bytes.
+//! * [`Page`], [`Span`] and [`Words`] are views of one page, of any run of bytes, of aligned
+//!   words.
 //! * [`Pages`] owns a run of pages; [`Lent`] is a run the host was given access to.
 //! * [`Pool`] cuts lent pages into [`Buf`]s that return by themselves.
 //!
@@ -20,6 +21,7 @@ mod page;
 mod pages;
 mod pool;
 mod span;
+mod words;
 
 pub use buf::{AppendError, Buf, Segment, Segments};
 pub use lent::{Access, Lent};
@@ -27,5 +29,6 @@ pub use page::{Page, Slot, full_barrier};
 pub use pages::{HostPage, OutOfPages, Pages};
 pub use pool::{Pool, PoolError};
 pub use span::{OutOfSpan, Span};
+pub use words::Words;
 
 pub use crate::platform::PAGE_SIZE;

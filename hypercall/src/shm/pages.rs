@@ -3,6 +3,7 @@
 use super::PAGE_SIZE;
 use super::page::Page;
 use super::span::Span;
+use super::words::Words;
 use crate::platform::Platform;
 use core::fmt;
 use core::ptr::NonNull;
@@ -92,6 +93,14 @@ impl<P: Platform> Pages<P> {
     pub fn span(&self) -> Span<'_> {
         // SAFETY: the run is that long (the product was checked) and lives as long as `self`.
         unsafe { Span::new(self.at, self.count.wrapping_mul(PAGE_SIZE)) }
+    }
+
+    /// A view of the whole run by words.
+    #[inline]
+    pub fn words(&self) -> Words<'_> {
+        // SAFETY: the run is page-aligned, that long (the product was checked) and lives as long
+        // as `self`.
+        unsafe { Words::new(self.at.cast(), self.count.wrapping_mul(PAGE_SIZE / 8)) }
     }
 
     fn address(&self, index: usize) -> Option<NonNull<u8>> {

@@ -1,6 +1,6 @@
 //! The host-to-guest ring.
 
-use super::{GAP, advance, announce, data_bytes, distance, place};
+use super::{GAP, advance, announce, data_words, distance, index, place};
 use crate::abi::packet::{
     FOOTER_BYTES, INTERRUPT_MASK, PENDING_SEND_SIZE, PacketKind, READ_INDEX, WRITE_INDEX,
 };
@@ -9,8 +9,10 @@ use hypercall::HostFault;
 use hypercall::platform::Platform;
 use hypercall::shm::{Lent, full_barrier};
 
-/// The smallest packet: descriptor and footer.
-const LEAST: u32 = 16 + FOOTER_BYTES;
+/// Words of a descriptor.
+const DESCRIPTOR: u32 = 2;
+/// Words of a footer.
+const FOOTER: u32 = FOOTER_BYTES / 8;
 
 /// A packet that was taken from the ring. Its lengths are within the ring, and that is all that
 /// was checked.
@@ -35,14 +37,14 @@ pub struct Incoming {
 #[derive(Debug)]
 pub struct Receiver<P: Platform> {
     memory: Lent<P>,
-    /// Bytes of the data area.
+    /// Words of the data area.
     size: u32,
     /// Where the next packet is.
     read: u32,
+    /// Words from there on that the host had written when its index was last looked at.
+    unread: u32,
     /// The read index that the host was told.
     committed: u32,
-    /// The host's write index when last looked at.
-    write: u32,
     /// Whether the host was told to send no signals.
     masked: bool,
     fault: Option<HostFault>,
@@ -51,14 +53,14 @@ pub struct Receiver<P: Platform> {
 impl<P: Platform> Receiver<P> {
     /// Over a zeroed run of a control page and data pages; `None` if it has no data page.
     pub fn new(memory: Lent<P>) -> Option<Self> {
-        let size = data_bytes(&memory)?;
+        let size = data_words(&memory)?;
         announce(&memory);
         Some(Self {
             memory,
             size,
             read: 0,
+            unread: 0,
             committed: 0,
-            write: 0,
             masked: false,
             fault: None,
         })
@@ -75,15 +77,16 @@ impl<P: Platform> Receiver<P> {
     }
 
     /// Takes no packets from now on.
+    #[cold]
     pub fn fail(&mut self, fault: HostFault) -> HostFault {
-        self.write = self.read;
+        self.unread = 0;
         *self.fault.get_or_insert(fault)
     }
 
     /// Whether the next [`receive`](Self::receive) has to look at the host's index.
     #[inline]
     pub fn is_drained(&self) -> bool {
-        self.read == self.write
+        self.unread == 0
     }
 
     /// Takes a packet: copies what follows its 16-byte descriptor to the start of `into`, once.
@@ -99,46 +102,73 @@ impl<P: Platform> Receiver<P> {
         if self.is_drained() && !self.look()? {
             return Ok(None);
         }
+        // The common case is made of few steps: the length expected, and all in one piece.
         let at = self.read;
-        let available = distance(at, self.write, self.size);
-        if available < LEAST {
-            return Err(self.fail(HostFault::Malformed));
+        let words = self.memory.words();
+        let mut descriptor = [0; 2];
+        if words.read(place(at), &mut descriptor).is_ok() {
+            let [first, transaction_id] = descriptor;
+            let expected = const { DESCRIPTOR as usize | (N + DESCRIPTOR as usize) << 16 };
+            let total = const { N as u32 + DESCRIPTOR + FOOTER };
+            if (first >> 16) as u32 as usize == expected
+                && total <= self.unread
+                && words.read(place(at.wrapping_add(DESCRIPTOR)), into).is_ok()
+            {
+                self.read = advance(at, total, self.size);
+                self.unread = self.unread.wrapping_sub(total);
+                return Ok(Some(Incoming {
+                    kind: PacketKind(first as u16),
+                    flags: (first >> 48) as u16,
+                    transaction_id,
+                    header: 0,
+                    len: const { N * 8 },
+                }));
+            }
         }
-        let data = self.memory.span();
-        let first = data.load_u64(place(at))?;
-        let transaction_id = data.load_u64(place(advance(at, 8, self.size)))?;
+        self.receive_any(into).map(Some)
+    }
+
+    /// Takes a packet of any form. What was seen of it before does not count.
+    #[inline(never)]
+    fn receive_any(&mut self, into: &mut [u64]) -> Result<Incoming, HostFault> {
+        let at = self.read;
+        let mut descriptor = [0; DESCRIPTOR as usize];
+        self.copy_words(at, &mut descriptor)?;
+        let [first, transaction_id] = descriptor;
         let kind = PacketKind(first as u16);
-        let header = (first >> 16) as u16;
-        let length = u32::from((first >> 32) as u16).wrapping_mul(8);
-        let flags = (first >> 48) as u16;
-        let header = u32::from(header).wrapping_mul(8);
-        let total = length.wrapping_add(FOOTER_BYTES);
-        if header < 16 || header > length || total > available {
+        let header = u32::from((first >> 16) as u16);
+        let length = u32::from((first >> 32) as u16);
+        // With its footer it is at most what the host wrote; that excludes half a descriptor.
+        if header < DESCRIPTOR || header > length || length >= self.unread {
             return Err(self.fail(HostFault::Length));
         }
         let plain = matches!(kind, PacketKind::IN_BAND | PacketKind::COMPLETION);
-        let start = if plain { header } else { 16 };
+        let start = if plain { header } else { DESCRIPTOR };
         let len = length.wrapping_sub(start) as usize;
-        let from = advance(at, start, self.size);
-        if len == const { N * 8 }
-            && let Ok(words) = data.read::<[u64; N]>(place(from))
-        {
-            *into = words;
-        } else {
-            let mut from = from;
-            for word in into.iter_mut().take(len / 8) {
-                *word = data.load_u64(place(from))?;
-                from = advance(from, 8, self.size);
-            }
-        }
+        let part = into.len().min(len);
+        let part = into.get_mut(..part).unwrap_or_default();
+        self.copy_words(advance(at, start, self.size), part)?;
+        let total = length.wrapping_add(FOOTER);
         self.read = advance(at, total, self.size);
-        Ok(Some(Incoming {
+        self.unread = self.unread.wrapping_sub(total);
+        Ok(Incoming {
             kind,
-            flags,
+            flags: (first >> 48) as u16,
             transaction_id,
-            header: header.wrapping_sub(start) as usize,
-            len,
-        }))
+            header: (header.wrapping_sub(start) as usize).wrapping_mul(8),
+            len: len.wrapping_mul(8),
+        })
+    }
+
+    /// Copies words out one by one, from an index on, across the end of the ring if need be.
+    fn copy_words(&self, from: u32, into: &mut [u64]) -> Result<(), HostFault> {
+        let words = self.memory.words();
+        let mut from = from;
+        for word in into {
+            *word = words.load(place(from))?;
+            from = advance(from, 1, self.size);
+        }
+        Ok(())
     }
 
     /// Loads and checks the host's write index; whether there is something to read. Signals are
@@ -149,12 +179,11 @@ impl<P: Platform> Receiver<P> {
             return Err(fault);
         }
         let control = self.memory.first();
-        let write = control.load_u32::<WRITE_INDEX>();
-        if write >= self.size || !write.is_multiple_of(8) {
+        let Some(write) = index(control.load_u32::<WRITE_INDEX>(), self.size) else {
             return Err(self.fail(HostFault::RingIndex));
-        }
-        self.write = write;
-        let found = write != self.read;
+        };
+        self.unread = distance(self.read, write, self.size);
+        let found = self.unread != 0;
         if found && !mem::replace(&mut self.masked, found) {
             control.store_u32::<INTERRUPT_MASK>(1);
         }
@@ -170,21 +199,21 @@ impl<P: Platform> Receiver<P> {
             return false;
         }
         let control = self.memory.first();
-        control.store_u32::<READ_INDEX>(self.read);
+        control.store_u32::<READ_INDEX>(self.read << 3);
         full_barrier();
         // Some hosts ask for one byte less than the ring, which never becomes free.
-        let asked = control.load_u32::<PENDING_SEND_SIZE>() & !7;
+        let asked = control.load_u32::<PENDING_SEND_SIZE>() >> 3;
         asked != 0 && self.crossed(asked, before)
     }
 
-    /// Whether the bytes free went from less than `asked` to as many.
+    /// Whether the words free went from less than `asked` to as many.
     #[cold]
     fn crossed(&self, asked: u32, before: u32) -> bool {
         let write = self.memory.first().load_u32::<WRITE_INDEX>();
-        if write >= self.size || !write.is_multiple_of(8) {
+        let Some(write) = index(write, self.size) else {
             // The next look makes a fault of it.
             return false;
-        }
+        };
         let free = |read| {
             let used = distance(read, write, self.size);
             self.size.wrapping_sub(used).wrapping_sub(GAP)

@@ -1,6 +1,6 @@
 //! The guest-to-host ring.
 
-use super::{GAP, advance, announce, data_bytes, distance, place};
+use super::{GAP, advance, announce, data_words, distance, index, place};
 use crate::abi::packet::{
     COMPLETION_REQUESTED, FOOTER_BYTES, INTERRUPT_MASK, PENDING_SEND_SIZE, PacketKind, READ_INDEX,
     WRITE_INDEX,
@@ -10,7 +10,7 @@ use core::iter::Empty;
 use core::mem;
 use hypercall::HostFault;
 use hypercall::platform::{PAGE_SIZE, Platform};
-use hypercall::shm::{Lent, OutOfSpan, Span, full_barrier};
+use hypercall::shm::{Lent, OutOfSpan, Words, full_barrier};
 use zerocopy::{Immutable, IntoBytes};
 
 /// A packet to be written. `T` is a wire structure; `I` yields frame numbers.
@@ -125,14 +125,14 @@ impl From<OutOfSpan> for SendError {
     }
 }
 
-/// The longest packet with its footer: its length is 16 bits, in units of 8 bytes.
-const LARGEST: u32 = u16::MAX as u32 * 8 + FOOTER_BYTES;
+/// Words of the longest packet with its footer: its length is 16 bits.
+const LONGEST: u32 = u16::MAX as u32 + FOOTER_BYTES / 8;
 
 /// The guest's end of the guest-to-host ring.
 #[derive(Debug)]
 pub struct Sender<P: Platform> {
     memory: Lent<P>,
-    /// Bytes of the data area.
+    /// Words of the data area.
     size: u32,
     /// Where the next packet goes.
     write: u32,
@@ -140,7 +140,7 @@ pub struct Sender<P: Platform> {
     published: u32,
     /// The host's read index when last looked at.
     read: u32,
-    /// Bytes that may be written before the read index must be looked at again; never more than
+    /// Words that may be written before the read index must be looked at again; never more than
     /// one packet can have.
     room: u32,
     /// Whether the host was asked to signal when there is room.
@@ -151,7 +151,7 @@ pub struct Sender<P: Platform> {
 impl<P: Platform> Sender<P> {
     /// Over a zeroed run of a control page and data pages; `None` if it has no data page.
     pub fn new(memory: Lent<P>) -> Option<Self> {
-        let size = data_bytes(&memory)?;
+        let size = data_words(&memory)?;
         announce(&memory);
         Some(Self {
             memory,
@@ -159,7 +159,7 @@ impl<P: Platform> Sender<P> {
             write: 0,
             published: 0,
             read: 0,
-            room: size.wrapping_sub(GAP).min(LARGEST),
+            room: size.wrapping_sub(GAP).min(LONGEST),
             waiting: false,
             fault: None,
         })
@@ -176,6 +176,7 @@ impl<P: Platform> Sender<P> {
     }
 
     /// Refuses all packets from now on.
+    #[cold]
     pub fn fail(&mut self, fault: HostFault) -> HostFault {
         self.room = 0;
         *self.fault.get_or_insert(fault)
@@ -199,46 +200,46 @@ impl<P: Platform> Sender<P> {
                 as u32,
             Some(_) => return Err(SendError::BadRange),
         };
-        let header8 = match packet.range {
+        let header = match packet.range {
             None => 2,
             Some(_) => pages.wrapping_add(4),
         };
         // At most 2^20 pages and the size of a structure: no overflow.
-        let length8 = header8.wrapping_add(const { size_of::<T>().div_ceil(8) as u32 });
-        let total = length8.wrapping_mul(8).wrapping_add(FOOTER_BYTES);
+        let length = header.wrapping_add(const { size_of::<T>().div_ceil(8) as u32 });
+        let total = length.wrapping_add(FOOTER_BYTES / 8);
         if total > self.room {
             self.make_room(total)?;
         }
         let at = self.write;
         let first = u64::from(packet.kind.0)
-            | u64::from(header8) << 16
-            | u64::from(length8) << 32
+            | u64::from(header) << 16
+            | u64::from(length) << 32
             | u64::from(packet.flags) << 48;
-        let data = self.memory.span();
-        match data.part(place(at), total as usize) {
+        let words = self.memory.words();
+        match words.part(place(at), total as usize) {
             Ok(whole) => write_whole(whole, first, pages, packet, at)?,
-            Err(_) => write_wrapped(data, self.size, first, pages, packet, at)?,
+            Err(_) => write_wrapped(words, self.size, first, pages, packet, at)?,
         }
         self.write = advance(at, total, self.size);
         self.room = self.room.wrapping_sub(total);
         Ok(())
     }
 
-    /// Makes room for `total` bytes by looking at the host's read index.
+    /// Makes room for `total` words by looking at the host's read index.
     #[cold]
     #[inline(never)]
     fn make_room(&mut self, total: u32) -> Result<(), SendError> {
         if let Some(fault) = self.fault {
             return Err(fault.into());
         }
-        if total > self.size.wrapping_sub(GAP).min(LARGEST) {
+        if total > self.size.wrapping_sub(GAP).min(LONGEST) {
             return Err(SendError::TooLarge);
         }
         self.look()?;
         if total > self.room {
             // Ask, then look once more: the host may have read on before it saw the question.
             let control = self.memory.first();
-            control.store_u32::<PENDING_SEND_SIZE>(total);
+            control.store_u32::<PENDING_SEND_SIZE>(total << 3);
             self.waiting = true;
             full_barrier();
             self.look()?;
@@ -255,17 +256,19 @@ impl<P: Platform> Sender<P> {
     /// Loads and checks the host's read index. It can move on to what was published, not beyond
     /// and not back.
     fn look(&mut self) -> Result<(), HostFault> {
-        let read = self.memory.first().load_u32::<READ_INDEX>();
+        let read = index(self.memory.first().load_u32::<READ_INDEX>(), self.size);
         let unread = |from| distance(from, self.published, self.size);
-        if read >= self.size || !read.is_multiple_of(8) || unread(read) > unread(self.read) {
-            return Err(self.fail(HostFault::RingIndex));
+        match read {
+            Some(read) if unread(read) <= unread(self.read) => {
+                self.read = read;
+                self.room = self.free().min(LONGEST);
+                Ok(())
+            }
+            _ => Err(self.fail(HostFault::RingIndex)),
         }
-        self.read = read;
-        self.room = self.free().min(LARGEST);
-        Ok(())
     }
 
-    /// Bytes free as far as we know.
+    /// Words free as far as we know.
     fn free(&self) -> u32 {
         let used = distance(self.read, self.write, self.size);
         self.size.wrapping_sub(used).wrapping_sub(GAP)
@@ -280,9 +283,9 @@ impl<P: Platform> Sender<P> {
             return false;
         }
         let control = self.memory.first();
-        control.store_u32::<WRITE_INDEX>(self.write);
+        control.store_u32::<WRITE_INDEX>(self.write << 3);
         full_barrier();
-        control.load_u32::<INTERRUPT_MASK>() == 0 && control.load_u32::<READ_INDEX>() == before
+        control.load_u32::<INTERRUPT_MASK>() == 0 && control.load_u32::<READ_INDEX>() == before << 3
     }
 
     /// Bytes that packets can take now, headers and footers included.
@@ -292,7 +295,7 @@ impl<P: Platform> Sender<P> {
     pub fn free_bytes(&mut self) -> Result<u32, HostFault> {
         match self.fault {
             Some(fault) => Err(fault),
-            None => self.look().map(|()| self.free()),
+            None => self.look().map(|()| self.free() << 3),
         }
     }
 }
@@ -306,10 +309,16 @@ fn range_word<I>(range: &Range<I>) -> u64 {
 /// The word that says: one range.
 const ONE_RANGE: u64 = 1 << 32;
 
+/// The footer of a packet that starts at an index.
+#[inline]
+fn footer(at: u32) -> u64 {
+    u64::from(at << 3) << 32
+}
+
 /// Writes a packet that does not cross the end of the ring.
 #[inline]
 fn write_whole<T, I>(
-    whole: Span<'_>,
+    whole: Words<'_>,
     first: u64,
     pages: u32,
     packet: Outgoing<'_, T, I>,
@@ -319,28 +328,23 @@ where
     T: IntoBytes + Immutable,
     I: Iterator<Item = u64>,
 {
-    let mut payload_at = 16;
+    let mut payload_at = 2;
     match packet.range {
         None => whole.write(0, &[first, packet.transaction_id])?,
         Some(mut range) => {
             let head = [first, packet.transaction_id, ONE_RANGE, range_word(&range)];
             whole.write(0, &head)?;
-            payload_at = 32;
+            payload_at = 4;
             for _ in 0..pages {
                 let frame = range.frames.next().ok_or(SendError::BadRange)?;
-                whole.write(payload_at, &frame)?;
-                payload_at = payload_at.wrapping_add(8);
+                whole.store(payload_at, frame)?;
+                payload_at = payload_at.wrapping_add(1);
             }
         }
     }
-    let size = const { size_of::<T>() };
-    if size % 8 != 0 {
-        // The last word is padded with zeroes.
-        whole.write(payload_at.wrapping_add(size & !7), &0u64)?;
-    }
     whole.write(payload_at, packet.payload)?;
-    let footer_at = payload_at.wrapping_add(size.next_multiple_of(8));
-    whole.write(footer_at, &(u64::from(at) << 32))?;
+    let footer_at = payload_at.wrapping_add(const { size_of::<T>().div_ceil(8) });
+    whole.store(footer_at, footer(at))?;
     Ok(())
 }
 
@@ -348,7 +352,7 @@ where
 #[cold]
 #[inline(never)]
 fn write_wrapped<T, I>(
-    data: Span<'_>,
+    words: Words<'_>,
     size: u32,
     first: u64,
     pages: u32,
@@ -361,8 +365,8 @@ where
 {
     let mut at = start;
     let mut put = |word: u64| -> Result<(), OutOfSpan> {
-        data.store_u64(place(at), word)?;
-        at = advance(at, 8, size);
+        words.store(place(at), word)?;
+        at = advance(at, 1, size);
         Ok(())
     };
     put(first)?;
@@ -381,6 +385,6 @@ where
         }
         put(u64::from_le_bytes(word))?;
     }
-    put(u64::from(start) << 32)?;
+    put(footer(start))?;
     Ok(())
 }

@@ -248,7 +248,7 @@ fn packets_are_received_whole_or_in_part() {
 
 #[test]
 fn bad_packets_are_faults() {
-    let cases: [(&[u64], u32, HostFault); 5] = [
+    let cases: [(&[u64], u32, HostFault); 6] = [
         // Payload before the end of the descriptor, behind the end of the packet, and a packet
         // longer than what was written.
         (&[first(11, 1, 4, 0), 1, 1, 2], 40, HostFault::Length),
@@ -256,7 +256,8 @@ fn bad_packets_are_faults() {
         (&[first(11, 2, 5, 0), 1, 1, 2], 40, HostFault::Length),
         (&[first(11, 2, 0xffff, 0), 1, 1, 2], 40, HostFault::Length),
         // Half a descriptor.
-        (&[first(11, 2, 2, 0)], 16, HostFault::Malformed),
+        (&[first(11, 2, 2, 0)], 16, HostFault::Length),
+        (&[first(11, 2, 2, 0)], 8, HostFault::Length),
     ];
     for (words, write, fault) in cases {
         let mut ring = Receiver::new(memory(2)).unwrap();
