@@ -35,6 +35,9 @@ pub type Platform = Hosted<SimXen>;
 /// The hypervisor driver over simulated Xen.
 pub type SimDriver = Xen<Platform, SimXen>;
 
+/// How far time goes on at once while nothing happens, in nanoseconds.
+const STEP: u64 = 1_000_000;
+
 type Handler = Arc<dyn Fn() + Send + Sync>;
 
 /// A guest's processor on a simulated Xen host. Clones are the same machine.
@@ -172,11 +175,13 @@ impl Machine for SimXen {
             if host.step() {
                 continue;
             }
-            let timer = host.clock().next_deadline();
-            let next = timer.map_or(until, |timer| timer.min(until));
-            assert_ne!(next, u64::MAX, "halted for ever: nothing will happen");
-            let left = next.saturating_sub(host.now());
-            host.advance(left.max(1));
+            // Time goes on in small steps, so that other threads of the guest can act in it.
+            let timer = host.clock().next_deadline().unwrap_or(u64::MAX);
+            let now = host.now();
+            let next = timer.min(until).min(now.saturating_add(STEP));
+            host.advance(next.saturating_sub(now).max(1));
+            drop(host);
+            std::thread::yield_now();
         }
     }
 }

@@ -183,22 +183,34 @@ impl<'h, P: Platform, G: Gate> XenBus<'h, P, G> {
         let Some(mut asked) = self.asked.try_lock() else {
             return Ok(());
         };
-        if asked.is_empty() {
-            if !self.store.watches().take(self.watch) {
+        // What fired while listings were in flight is listed at once: nothing else would wake
+        // whoever waits for it. Twice is enough, for then listings are in flight again.
+        for _ in 0..2 {
+            if asked.is_empty() {
+                if !self.store.watches().take(self.watch) {
+                    return Ok(());
+                }
+                if let Err(why) = self.ask(&mut asked) {
+                    self.forget(&mut asked);
+                    self.store.watches().set(self.watch);
+                    return why.map_or(Ok(()), Err);
+                }
+            }
+            if !self.take_listings(&mut asked)? {
                 return Ok(());
             }
-            if let Err(why) = self.ask(&mut asked) {
-                self.forget(&mut asked);
-                self.store.watches().set(self.watch);
-                return why.map_or(Ok(()), Err);
-            }
         }
+        Ok(())
+    }
+
+    /// Takes note of the listings that were asked for; false while they have not all come.
+    fn take_listings(&self, asked: &mut Asked) -> Result<bool, StoreError> {
         let mut outcomes = heapless::Vec::<_, KINDS>::new();
         for (kind, ticket) in asked.iter() {
             match self.store.outcome(*ticket) {
                 // There is a place for each kind.
                 Some(outcome) => drop(outcomes.push((*kind, *ticket, outcome))),
-                None => return Ok(()),
+                None => return Ok(false),
             }
         }
         for (kind, ticket, outcome) in outcomes {
@@ -209,9 +221,9 @@ impl<'h, P: Platform, G: Gate> XenBus<'h, P, G> {
                 Err(why) => log::warn!("listing {ROOT}/{}: {why}", kind.name()),
             }
         }
-        self.forget(&mut asked);
+        self.forget(asked);
         self.table.lock().scanned = true;
-        Ok(())
+        Ok(true)
     }
 
     /// Asks for the devices of every kind; an error of `None` means that there is no room now.

@@ -98,9 +98,10 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether a node (or watch, or transaction) is not there.
+    /// Whether a node is not there. Xenstore says so of a node whose directory this domain may
+    /// read; below any other it only denies access, as to a back end that was removed.
     pub fn is_not_found(self) -> bool {
-        self == Self::Refused(XsError::NotFound)
+        matches!(self, Self::Refused(XsError::NotFound | XsError::Access))
     }
 }
 

@@ -298,40 +298,47 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
         let Some(mut reading) = self.reading.try_lock() else {
             return Ok(());
         };
-        if reading.is_none() && store.watches().take(self.watch) {
-            let [directory, slash, leaf] = self.of_backend("state").pieces();
-            let request = Request {
-                kind: MessageType::READ,
-                transaction: 0,
-                pieces: &[directory, slash, leaf, b"\0"],
+        // What fired while a read was in flight is read at once: nothing else would wake whoever
+        // waits for it. Twice is enough, for then a read is in flight again.
+        for _ in 0..2 {
+            if reading.is_none() && store.watches().take(self.watch) {
+                *reading = self.ask_state()?;
+            }
+            let Some(outcome) = reading.as_ref().and_then(Pending::outcome) else {
+                return Ok(());
             };
-            *reading = store.try_begin(request)?;
-            if reading.is_none() {
-                // No room now; the next call tries again.
-                store.watches().set(self.watch);
-            }
+            let state = match optional(outcome) {
+                Ok(Some(len)) => reading
+                    .as_ref()
+                    .and_then(|pending| text::<SHORT>(pending.payload(len)).ok())
+                    .and_then(|text| text.parse::<State>().ok())
+                    .unwrap_or(State::Unknown)
+                    .number(),
+                Ok(None) => MISSING,
+                Err(why) => {
+                    *reading = None;
+                    return Err(why);
+                }
+            };
+            *reading = None;
+            self.back.store(state, Ordering::Release);
         }
-        let Some(pending) = &*reading else {
-            return Ok(());
-        };
-        let Some(outcome) = pending.outcome() else {
-            return Ok(());
-        };
-        let state = match optional(outcome) {
-            Ok(Some(len)) => text::<SHORT>(pending.payload(len))
-                .ok()
-                .and_then(|text| text.parse::<State>().ok())
-                .unwrap_or(State::Unknown)
-                .number(),
-            Ok(None) => MISSING,
-            Err(why) => {
-                *reading = None;
-                return Err(why);
-            }
-        };
-        *reading = None;
-        self.back.store(state, Ordering::Release);
         Ok(())
+    }
+
+    /// Sends a read of the back end's state.
+    fn ask_state(&self) -> Result<Option<Pending<'b, 'h, P, G>>, StoreError> {
+        let [directory, slash, leaf] = self.of_backend("state").pieces();
+        let sent = self.store().try_begin(Request {
+            kind: MessageType::READ,
+            transaction: 0,
+            pieces: &[directory, slash, leaf, b"\0"],
+        })?;
+        if sent.is_none() {
+            // No room now; the next call tries again.
+            self.store().watches().set(self.watch);
+        }
+        Ok(sent)
     }
 
     /// The back end's state as last seen; `None` when it has no state node.

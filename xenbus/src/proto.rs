@@ -144,13 +144,6 @@ impl Requests {
         }
     }
 
-    /// Whether none waits for an answer.
-    pub fn is_idle(&self) -> bool {
-        self.slots
-            .iter()
-            .all(|s| !matches!(s.state, SlotState::Waiting | SlotState::Abandoned))
-    }
-
     /// Where a message goes, by its header.
     fn route(&self, header: &XsdSockmsg) -> Result<Route, HostFault> {
         if header.len as usize > PAYLOAD_MAX {
@@ -241,11 +234,6 @@ impl Receiver {
             got: 0,
             body: None,
         }
-    }
-
-    /// Whether a message has begun and is not complete.
-    pub fn is_inside(&self) -> bool {
-        self.body.is_some() || self.got != 0
     }
 
     /// Where the next bytes belong.

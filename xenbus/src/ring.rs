@@ -22,7 +22,7 @@ const CONNECTION: usize = offset_of!(XenstoreDomainInterface, connection);
 pub struct Ring {
     req_prod: u32,
     rsp_cons: u32,
-    /// The reply ring was full when last looked at, so the host may wait for room.
+    /// The reply ring was full before room was made in it, so the host may wait for room.
     was_full: bool,
 }
 
@@ -101,7 +101,6 @@ impl Ring {
         if there > RING {
             return Err(HostFault::RingIndex);
         }
-        self.was_full |= there == RING;
         let count = there.min(into.len());
         if count == 0 {
             return Ok(0);
@@ -113,15 +112,19 @@ impl Ring {
         let span = page.span();
         span.copy_out(RSP.wrapping_add(start), here)?;
         span.copy_out(RSP, wrapped)?;
-        self.rsp_cons = self.rsp_cons.wrapping_add(count as u32);
+        let before = self.rsp_cons;
+        self.rsp_cons = before.wrapping_add(count as u32);
         // The copies are done before the room is given back.
         page.store_u32::<RSP_CONS>(self.rsp_cons);
+        // A host that filled the ring up before it saw the room waits to be told of it.
+        full_barrier();
+        let filled = page.load_u32::<RSP_PROD>().wrapping_sub(before) as usize;
+        self.was_full |= filled >= RING;
         Ok(count)
     }
 
     /// Whether the reply ring was full since this was last asked: the host may wait for room.
     pub fn take_was_full(&mut self) -> bool {
-        full_barrier();
         core::mem::take(&mut self.was_full)
     }
 }

@@ -22,6 +22,9 @@ use spin::Mutex;
 
 /// Bytes that are taken in before a poll gives way, so that a host cannot keep it for ever.
 const BUDGET: usize = 8192;
+/// How long a sender waits before it looks again whether another thread has let it go on, in
+/// nanoseconds.
+const PATIENCE: u64 = 1_000_000;
 /// Bytes that are moved at a time between the ring and the scratch pages.
 const CHUNK: usize = 256;
 
@@ -181,7 +184,7 @@ impl<'h, P: Platform, G: Gate> Xenstore<'h, P, G> {
             return Err(fault);
         }
         let taken = state.receive(self);
-        let signal = taken != Ok(0) && (state.ring.take_was_full() || state.receiver.is_inside());
+        let signal = state.ring.take_was_full();
         if let Err(fault) = taken {
             state.fault = Some(fault);
         }
@@ -239,6 +242,32 @@ impl<'h, P: Platform, G: Gate> Xenstore<'h, P, G> {
         }
     }
 
+    /// Waits until a request may be sent: for a free slot, and for other senders.
+    fn turn(&self, kind: MessageType, until: u64) -> Result<Ticket, StoreError> {
+        let platform = self.platform();
+        loop {
+            // Another thread's progress causes no interrupt, so no wait is long.
+            let soon = deadline(platform, PATIENCE).min(until);
+            let turn = wait_for(platform, soon, || {
+                if let Err(fault) = self.poll() {
+                    return Some(Err(fault.into()));
+                }
+                let mut state = self.state.lock();
+                if state.sending.is_some() {
+                    return None;
+                }
+                let ticket = state.requests.begin(kind)?;
+                state.sending = Some(ticket);
+                Some(Ok(ticket))
+            });
+            match turn {
+                Ok(turn) => return turn,
+                Err(late) if platform.now() >= until => return Err(late.into()),
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Sends a request, waiting for a slot and for room.
     pub(crate) fn begin(
         &self,
@@ -246,18 +275,7 @@ impl<'h, P: Platform, G: Gate> Xenstore<'h, P, G> {
         until: u64,
     ) -> Result<Pending<'_, 'h, P, G>, StoreError> {
         let len = request.check()?;
-        let ticket = wait_for(self.platform(), until, || {
-            if let Err(fault) = self.poll() {
-                return Some(Err(fault));
-            }
-            let mut state = self.state.lock();
-            if state.sending.is_some() {
-                return None;
-            }
-            let ticket = state.requests.begin(request.kind)?;
-            state.sending = Some(ticket);
-            Some(Ok(ticket))
-        })??;
+        let ticket = self.turn(request.kind, until)?;
         let head = header(request.kind, ticket.id(), request.transaction, len);
         let mut sent = 0;
         let all = wait_for(self.platform(), until, || {

@@ -42,6 +42,12 @@ pub enum Offer {
     ShortDisk(u64),
     /// The host's features without its bus.
     NoBus,
+    /// A bus of the oldest version with the disk on it, and no more CPUID bits than KVM's own hosts set.
+    OldBus,
+    /// A host that never answers negotiation.
+    Silence,
+    /// The disk, withdrawn with a request in flight after so many of them.
+    Rescinded(u32),
     /// A stock Linux takes the guest's place.
     Linux,
 }

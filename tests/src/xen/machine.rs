@@ -219,6 +219,11 @@ impl<M: GuestMemory> XenHost<M> {
         &mut self.hostile
     }
 
+    /// Sets one of the domain's HVM parameters, as a tool stack may.
+    pub fn set_param(&mut self, index: u32, value: u64) {
+        self.params.insert(index, value);
+    }
+
     /// The simulated clock.
     pub fn clock(&mut self) -> &mut Clock {
         &mut self.clock

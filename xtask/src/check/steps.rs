@@ -194,7 +194,18 @@ fn trials() -> Vec<Trial> {
         expect: Expect::Refusal("vmbus"),
         ..deaf
     });
-    let linux = "console=ttyS0 panic=-1 mitigations=off nokaslr no_timer_check quiet";
+    for (name, offer, expect) in [
+        ("old-bus", Offer::OldBus, Expect::SameDisk),
+        ("silence", Offer::Silence, Expect::Refusal("vmbus")),
+        ("rescinded", Offer::Rescinded(200), Expect::Refusal("")),
+    ] {
+        trials.push(Trial {
+            offer,
+            expect,
+            ..Trial::of_disk(Host::HyperV, name, "job=tour", limit)
+        });
+    }
+    let linux = "poweroff console=ttyS0 panic=-1 mitigations=off nokaslr no_timer_check quiet";
     let stock = Trial::of_disk(Host::HyperV, "stock-linux", linux, limit);
     trials.push(Trial {
         offer: Offer::Linux,

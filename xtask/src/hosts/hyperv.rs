@@ -18,7 +18,7 @@ pub fn build() -> Result<PathBuf> {
 pub fn job(boot: &Boot<'_>, kvm_host: PathBuf) -> Job {
     let (limit, line) = (boot.limit.as_secs(), boot.quoted());
     let kernel = if boot.offer == Offer::Linux {
-        "$L2/vmlinux --initrd $L2/initrd"
+        "$L2/vmlinux --initrd $L2/initrd --memory 512"
     } else {
         "guest"
     };
@@ -27,8 +27,14 @@ pub fn job(boot: &Boot<'_>, kvm_host: PathBuf) -> Job {
     } else {
         ""
     };
+    let habit = match boot.offer {
+        Offer::Rescinded(after) => format!("--rescind-after {after}"),
+        Offer::Silence => "--ignore-contact".to_owned(),
+        Offer::OldBus => "--vmbus-version 2.4 --few-cpuid-bits".to_owned(),
+        _ => String::new(),
+    };
     let mut job = boot.job(&format!(
-        "watch {limit} ./kvm-host --kernel {kernel} {disk} --cmdline {line}\n"
+        "watch {limit} ./kvm-host --kernel {kernel} {disk} {habit} --timeout {limit} --cmdline {line}\n"
     ));
     job.files.push(("kvm-host".to_owned(), kvm_host));
     job

@@ -1,0 +1,685 @@
+//! Xenstore and the Xen bus over the simulated host.
+
+use hypercall::bus::{Bus, BusEvent, Class, Device as _};
+use hypercall::platform::Platform as _;
+use hypercall::shm::{Access, Pages};
+use hypercall::{HostFault, Hypervisor};
+use pv_tests::disk::MemDisk;
+use pv_tests::sim_xen::{Platform, SimDriver, SimXen};
+use pv_tests::xen::hostile::{Plan, StoreMischief, Strike};
+use pv_tests::xen::xenbus::{Leftover, VbdSpec};
+use pv_tests::xen::xenstored::StoreHabits;
+use std::collections::BTreeSet;
+use xenbus::{
+    Config, ConnectError, Device, FrontendError, Kind, State, StoreError, XenBus, XsError,
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+type SimBus<'h> = XenBus<'h, Platform, SimXen>;
+
+fn connect(xen: &SimDriver) -> SimBus<'_> {
+    XenBus::connect(xen, Config::default()).expect("a willing host")
+}
+
+fn disk(name: &str) -> VbdSpec {
+    VbdSpec::new(name, Box::new(MemDisk::new(2048, 512)))
+}
+
+fn vbd(id: u32) -> Device {
+    Device {
+        kind: Kind::Vbd,
+        id,
+    }
+}
+
+/// Every event that is there, once the host has come to rest.
+fn events(sim: &SimXen, bus: &SimBus<'_>) -> Vec<BusEvent<Device>> {
+    let mut events = Vec::new();
+    for _ in 0..20 {
+        sim.settle();
+        while let Some(event) = bus.poll().expect("a sound bus") {
+            events.push(event);
+        }
+    }
+    events
+}
+
+fn odd_habits() -> StoreHabits {
+    StoreHabits {
+        partial_writes: true,
+        reorder: true,
+        spurious_watches: true,
+        ring_start: 0xffff_ff00,
+        ..StoreHabits::default()
+    }
+}
+
+#[test]
+fn reads_writes_lists_and_removes() {
+    let (sim, xen) = SimXen::boot(256, |_| {});
+    let bus = connect(&xen);
+    let store = bus.store();
+    assert_eq!(store.read_str::<8>(None, "domid").unwrap(), "5");
+    store.write(None, "data/a", b"one").unwrap();
+    store.write(None, ("data", "b"), b"").unwrap();
+    store.mkdir(None, "data/c/d").unwrap();
+    assert_eq!(
+        sim.host().store().read("/local/domain/5/data/a").unwrap(),
+        "one"
+    );
+    let names: BTreeSet<_> = store.directory(None, "data").unwrap().names().collect();
+    let names: Vec<_> = names.iter().map(|n| n.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let mut bytes = [0; 3];
+    assert_eq!(store.read(None, "data/a", &mut bytes), Ok(3));
+    assert_eq!(&bytes, b"one");
+    assert_eq!(
+        store.read(None, "data/a", &mut bytes[..2]),
+        Err(StoreError::TooLong)
+    );
+    assert_eq!(store.read(None, "data/b", &mut bytes), Ok(0));
+    store.rm(None, "data/c").unwrap();
+    let gone = store.read(None, "data/c", &mut bytes).unwrap_err();
+    assert!(gone.is_not_found(), "{gone}");
+    let refused = store.write(None, "/local/domain/0/x", b"1").unwrap_err();
+    assert_eq!(refused, StoreError::Refused(XsError::Access));
+    assert_eq!(store.directory(None, "data/a").unwrap().names().count(), 0);
+    assert_eq!(sim.host().complaints(), []);
+}
+
+#[test]
+fn long_payloads_go_through_in_pieces() {
+    for seed in 0..5 {
+        let (sim, xen) = SimXen::boot(256, |config| {
+            config.seed = seed;
+            config.store = odd_habits();
+        });
+        let bus = connect(&xen);
+        let store = bus.store();
+        let long: Vec<u8> = (0..2000u32).map(|i| b'a' + (i % 26) as u8).collect();
+        store.write(None, "data/long", &long).unwrap();
+        let mut back = vec![0; 2000];
+        assert_eq!(store.read(None, "data/long", &mut back), Ok(2000));
+        assert_eq!(back, long);
+        // One more than a payload holds is refused here, not by a host that hangs up.
+        let too_long = vec![b'x'; 4096];
+        assert_eq!(
+            store.write(None, "data/long", &too_long),
+            Err(StoreError::TooLong)
+        );
+        assert_eq!(sim.host().complaints(), []);
+    }
+}
+
+#[test]
+fn many_requests_are_in_flight_at_once() {
+    for seed in 0..5 {
+        let (sim, xen) = SimXen::boot(256, |config| {
+            config.seed = seed;
+            config.store = odd_habits();
+        });
+        let bus = connect(&xen);
+        let store = bus.store();
+        std::thread::scope(|scope| {
+            for thread in 0..24 {
+                scope.spawn(move || {
+                    for round in 0..10 {
+                        let key = format!("data/{thread}/{round}");
+                        let value = format!("{thread} and {round}").repeat(1 + thread * 3);
+                        store.write(None, key.as_str(), value.as_bytes()).unwrap();
+                        let mut back = vec![0; value.len()];
+                        store.read(None, key.as_str(), &mut back).unwrap();
+                        assert_eq!(back, value.as_bytes());
+                        let missing = format!("data/{thread}/none");
+                        assert!(store.mkdir(None, missing.as_str()).is_ok());
+                    }
+                });
+            }
+        });
+        assert_eq!(sim.host().complaints(), []);
+        assert_eq!(store.fault(), None);
+    }
+}
+
+#[test]
+fn transactions_are_retried_and_give_up() {
+    let (sim, xen) = SimXen::boot(256, |config| config.store.refuse_commits = 3);
+    let bus = connect(&xen);
+    let store = bus.store();
+    let mut runs = 0;
+    let sum = store.transaction(|tx| {
+        runs += 1;
+        store.write(Some(tx), "data/x", b"1")?;
+        store.write(Some(tx), "data/y", b"2")?;
+        // Nobody else sees it before the end.
+        assert!(store.read_str::<8>(None, "data/x").is_err());
+        Ok(store.read_str::<8>(Some(tx), "data/x")?.len())
+    });
+    assert_eq!((sum, runs), (Ok(1), 4));
+    assert_eq!(
+        sim.host().store().read("/local/domain/5/data/y").unwrap(),
+        "2"
+    );
+    // A real conflict: the control domain writes in between.
+    let mut runs = 0;
+    let changed = store.transaction(|tx| {
+        runs += 1;
+        let seen = store.read_str::<16>(Some(tx), "data/x")?;
+        if runs == 1 {
+            sim.host()
+                .store_mut()
+                .write("/local/domain/5/data/x", "theirs");
+        }
+        store.write(Some(tx), "data/copy", seen.as_bytes())
+    });
+    assert_eq!((changed, runs), (Ok(()), 2));
+    assert_eq!(
+        sim.host()
+            .store()
+            .read("/local/domain/5/data/copy")
+            .unwrap(),
+        "theirs"
+    );
+    // What fails inside leaves nothing behind.
+    let failed = store.transaction(|tx| {
+        store.write(Some(tx), "data/never", b"1")?;
+        store.read_str::<8>(Some(tx), "data/none").map(drop)
+    });
+    assert!(failed.unwrap_err().is_not_found());
+    assert_eq!(sim.host().store().read("/local/domain/5/data/never"), None);
+    assert_eq!(sim.host().store().open_transactions(), 0);
+    sim.host().store_mut().habits.refuse_commits = u32::MAX;
+    let again = store.transaction(|tx| store.write(Some(tx), "data/x", b"3"));
+    assert_eq!(again, Err(StoreError::Refused(XsError::Again)));
+}
+
+#[test]
+fn watches_fire_and_end() {
+    let (sim, xen) = SimXen::boot(256, |_| {});
+    let bus = connect(&xen);
+    let store = bus.store();
+    let watch = store.watch("data").unwrap();
+    sim.settle();
+    assert_eq!(store.take_watch(watch), Ok(true), "once at the start");
+    assert_eq!(store.take_watch(watch), Ok(false));
+    sim.host()
+        .store_mut()
+        .write("/local/domain/5/data/deep/down", "1");
+    sim.settle();
+    assert_eq!(store.take_watch(watch), Ok(true));
+    sim.host()
+        .store_mut()
+        .write("/local/domain/5/memory/x", "1");
+    sim.settle();
+    assert_eq!(store.take_watch(watch), Ok(false));
+    store.unwatch(watch, "data");
+    sim.settle();
+    sim.host().store_mut().write("/local/domain/5/data/x", "1");
+    sim.settle();
+    assert_eq!(store.take_watch(watch), Ok(false));
+    assert_eq!(sim.host().store().watches().count(), 1, "the bus's own");
+    // There is an end to them, and they come back.
+    let all: Vec<_> = std::iter::from_fn(|| store.watch("data").ok()).collect();
+    assert_eq!(all.len(), 63);
+    assert_eq!(store.watch("data"), Err(StoreError::NoWatch));
+    for watch in all {
+        sim.settle();
+        store.poll().unwrap();
+        store.unwatch(watch, "data");
+    }
+    sim.settle();
+    assert_eq!(sim.host().store().watches().count(), 1);
+    assert!(store.watch("data").is_ok());
+}
+
+#[test]
+fn lists_longer_than_a_message_come_in_parts() {
+    for seed in 0..3 {
+        let (sim, xen) = SimXen::boot(256, |config| {
+            config.seed = seed;
+            config.store = odd_habits();
+        });
+        let bus = connect(&xen);
+        let store = bus.store();
+        let all: BTreeSet<String> = (0..700).map(|n| format!("child-number-{n}")).collect();
+        for name in &all {
+            let path = format!("/local/domain/5/data/{name}");
+            sim.host().store_mut().write(&path, "");
+        }
+        let used = sim.ram().used_pages();
+        let listing = store.directory(None, "data").unwrap();
+        let names: Vec<String> = listing.names().map(|n| n.to_string()).collect();
+        assert_eq!(names.len(), 700);
+        assert_eq!(names.into_iter().collect::<BTreeSet<_>>(), all);
+        drop(listing);
+        assert_eq!(sim.ram().used_pages(), used);
+    }
+}
+
+#[test]
+fn a_host_that_never_answers_ends_in_a_clear_error() {
+    for mischief in [StoreMischief::Silent, StoreMischief::Deaf] {
+        let (sim, xen) = SimXen::boot(256, |_| {});
+        sim.host().hostile().store = Some(Plan {
+            what: mischief,
+            when: Strike::ALWAYS,
+        });
+        let config = Config {
+            request_timeout: 2 * SECOND,
+            ..Config::default()
+        };
+        let started = xen.platform().now();
+        let why = XenBus::connect(&*xen, config).unwrap_err();
+        assert_eq!(why, ConnectError::NoAnswer(2 * SECOND));
+        assert_eq!(why.to_string(), "xenstore did not answer within 2000 ms");
+        let passed = xen.platform().now() - started;
+        assert!((2 * SECOND..3 * SECOND).contains(&passed), "{passed}");
+        // The same host, willing again.
+        sim.host().hostile().store = None;
+        let bus = connect(&xen);
+        assert_eq!(bus.store().read_str::<8>(None, "domid").unwrap(), "5");
+    }
+}
+
+#[test]
+fn silence_in_the_middle_ends_each_request_and_late_answers_find_nobody() {
+    let (sim, xen) = SimXen::boot(256, |_| {});
+    let bus = connect(&xen);
+    let store = bus.store();
+    sim.host().hostile().store = Some(Plan {
+        what: StoreMischief::Deaf,
+        when: Strike::ALWAYS,
+    });
+    let no_answer = Err(StoreError::Fault(HostFault::NoAnswer));
+    let mut byte = [0; 8];
+    for _ in 0..5 {
+        assert_eq!(store.read(None, "domid", &mut byte), no_answer);
+    }
+    assert_eq!(store.fault(), None, "silence alone breaks no protocol");
+    sim.host().hostile().store = None;
+    sim.settle();
+    for _ in 0..50 {
+        assert_eq!(store.read(None, "domid", &mut byte), Ok(1));
+    }
+    // Half of a request in the ring, and then nothing: no other can follow.
+    sim.host().hostile().store = Some(Plan {
+        what: StoreMischief::Deaf,
+        when: Strike::ALWAYS,
+    });
+    let half = store.write(None, "data/x", &[b'x'; 3000]);
+    assert_eq!(half, no_answer.map(drop));
+    assert_eq!(store.fault(), Some(HostFault::NoAnswer));
+    assert_eq!(store.read(None, "domid", &mut byte), no_answer);
+}
+
+#[test]
+fn no_store_and_no_frame_are_told_apart() {
+    let sim = SimXen::new(256, |config| config.console_gfn = 0x101);
+    let xen = sim.start();
+    // A host whose parameter says that there is none yet.
+    sim.host().set_param(1, 0);
+    let why = XenBus::connect(&*xen, Config::default()).unwrap_err();
+    assert_eq!(why.to_string(), "Xen announces no xenstore to this domain");
+    sim.host().set_param(1, 0xdead_beef);
+    let why = XenBus::connect(&*xen, Config::default()).unwrap_err();
+    assert_eq!(
+        why.to_string(),
+        "xenstore's frame 0xdeadbeef cannot be mapped"
+    );
+}
+
+#[test]
+fn hostile_replies_are_errors_and_the_bus_can_be_connected_anew() {
+    use StoreMischief::*;
+    let fault = |fault| Err(StoreError::Fault(fault));
+    for (what, expected) in [
+        (ProducerJump(5000), Some(fault(HostFault::RingIndex))),
+        (ProducerJump(1), None),
+        (ProducerJump(500), None),
+        (WrongReqId, Some(fault(HostFault::NoAnswer))),
+        (WrongType, Some(fault(HostFault::WrongOperation))),
+        (Length(4097), Some(fault(HostFault::Length))),
+        (Length(u32::MAX), Some(fault(HostFault::Length))),
+        (Length(3), None),
+        (Length(4000), None),
+        (MissingNul, None),
+        (Twice, None),
+        (UnknownToken, None),
+        (NotText, None),
+    ] {
+        for after in 0..4 {
+            let (sim, xen) = SimXen::boot(256, |config| config.seed = after);
+            sim.host().attach_disk(disk("xvda")).unwrap();
+            let bus = connect(&xen);
+            sim.settle();
+            sim.host().hostile().store = Some(Plan {
+                what,
+                when: Strike { after, times: 1 },
+            });
+            let mut worst = Ok(());
+            let started = xen.platform().now();
+            for _ in 0..6 {
+                let one = bus.store().read_str::<8>(None, "domid");
+                if one.is_err() && worst.is_ok() {
+                    worst = one.map(drop);
+                }
+            }
+            if let Some(expected) = expected {
+                assert_eq!(worst, expected, "{what:?} after {after}");
+            }
+            let _ = bus.wait_devices(SECOND);
+            let _ = bus.poll();
+            // Bounded, whatever it was.
+            assert!(xen.platform().now() - started < 60 * SECOND, "{what:?}");
+            drop(bus);
+            sim.host().hostile().store = None;
+            let bus = connect(&xen);
+            bus.wait_devices(SECOND).unwrap();
+            assert_eq!(
+                bus.poll(),
+                Ok(Some(BusEvent::Offered(vbd(51712)))),
+                "{what:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn connects_behind_an_earlier_owner() {
+    for features in [0, 3] {
+        let (sim, xen) = SimXen::boot(256, |config| {
+            config.store.ring_start = 12345;
+            config.store.features = features;
+        });
+        let bus = connect(&xen);
+        let watch = bus.store().watch("data").unwrap();
+        // The earlier owner leaves with events unread and watches set.
+        for n in 0..5 {
+            sim.host()
+                .store_mut()
+                .write("/local/domain/5/data/x", &n.to_string());
+        }
+        sim.settle();
+        let _ = watch;
+        std::mem::forget(bus);
+        let second = sim.start();
+        let bus = connect(&second);
+        sim.settle();
+        assert_eq!(bus.store().read_str::<8>(None, "domid").unwrap(), "5");
+        assert_eq!(
+            sim.host().store().watches().count(),
+            1,
+            "only the new one's"
+        );
+    }
+}
+
+#[test]
+fn devices_come_and_go() {
+    for seed in 0..5 {
+        let (sim, xen) = SimXen::boot(256, |config| {
+            config.seed = seed;
+            config.store = odd_habits();
+        });
+        sim.host().attach_disk(disk("xvda")).unwrap();
+        let bus = connect(&xen);
+        bus.wait_devices(SECOND).unwrap();
+        let first = bus.poll().unwrap();
+        assert_eq!(first, Some(BusEvent::Offered(vbd(51712))));
+        let Some(BusEvent::Offered(device)) = first else {
+            unreachable!()
+        };
+        assert_eq!(
+            (device.to_string().as_str(), device.class()),
+            ("vbd/51712", Class::Block)
+        );
+        assert_eq!(events(&sim, &bus), []);
+        let other = sim.host().attach_disk(disk("xvdb")).unwrap();
+        // Neither a disk nor a number: passed over.
+        sim.host()
+            .store_mut()
+            .write("/local/domain/5/device/vbd/bogus", "");
+        sim.host()
+            .store_mut()
+            .write("/local/domain/5/device/vif/0/backend", "/x");
+        let mut seen = events(&sim, &bus);
+        seen.sort_by_key(|event| match event {
+            BusEvent::Offered(device) => device.id,
+            _ => u32::MAX,
+        });
+        let vif = Device {
+            kind: Kind::Vif,
+            id: 0,
+        };
+        assert_eq!(
+            seen,
+            [BusEvent::Offered(vif), BusEvent::Offered(vbd(other))]
+        );
+        sim.host().destroy_disk(51712);
+        assert_eq!(events(&sim, &bus), [BusEvent::Gone(vbd(51712))]);
+        sim.host().attach_disk(disk("xvda")).unwrap();
+        assert_eq!(events(&sim, &bus), [BusEvent::Offered(vbd(51712))]);
+        assert_eq!(sim.host().complaints(), []);
+    }
+}
+
+#[test]
+fn a_front_end_meets_its_back_end_from_every_leftover() {
+    for seed in 0..4 {
+        for leftover in [Leftover::None, Leftover::Closed, Leftover::Connected] {
+            let (sim, xen) = SimXen::boot(256, |config| {
+                config.seed = seed;
+                config.store = odd_habits();
+            });
+            sim.host()
+                .attach_disk(disk("xvda").leftover(leftover))
+                .unwrap();
+            let bus = connect(&xen);
+            bus.wait_devices(SECOND).unwrap();
+            let frontend = bus.frontend(&vbd(51712)).unwrap();
+            assert_eq!(frontend.backend_domid(), 0);
+            assert_eq!(frontend.path(), "device/vbd/51712");
+            assert_eq!(
+                frontend.backend_path(),
+                "/local/domain/0/backend/vbd/5/51712"
+            );
+            for _ in 0..3 {
+                frontend.prepare(5 * SECOND).unwrap();
+                assert_eq!(frontend.backend_state(), Ok(State::InitWait));
+                assert!(!frontend.gone());
+                let grant = ring(&xen, &frontend);
+                frontend.wait_backend(State::Connected, 5 * SECOND).unwrap();
+                frontend.set_state(State::Connected).unwrap();
+                assert_eq!(frontend.read_backend::<u64>("sectors"), Ok(Some(2048)));
+                assert_eq!(frontend.read_backend::<u64>("no-such-key"), Ok(None));
+                assert_eq!(
+                    frontend.read_backend::<u64>("params"),
+                    Err(StoreError::BadValue)
+                );
+                assert_eq!(
+                    frontend.read_backend_str::<8>("mode").unwrap().unwrap(),
+                    "w"
+                );
+                assert!(frontend.feature("feature-flush-cache"));
+                assert!(!frontend.feature("feature-of-none"));
+                frontend.close(5 * SECOND).unwrap();
+                assert_eq!(frontend.backend_state(), Ok(State::Closed));
+                assert!(frontend.gone());
+                drop(xen.unshare(grant).expect("the back end has let go"));
+            }
+            drop(frontend);
+            sim.settle();
+            assert_eq!(sim.host().store().watches().count(), 1);
+            assert_eq!(sim.host().complaints(), []);
+        }
+    }
+}
+
+/// Publishes a ring as a block front end does; the memory lent for it.
+fn ring(
+    xen: &SimDriver,
+    frontend: &xenbus::Frontend<'_, '_, Platform, SimXen>,
+) -> hypercall::shm::Lent<Platform> {
+    let page = Pages::alloc(xen.platform(), 1).unwrap();
+    // Both sides' events at 1, as an empty ring has them.
+    page.first().store_u32::<4>(1);
+    page.first().store_u32::<12>(1);
+    let lent = xen
+        .share(page, frontend.backend_domid(), Access::ReadWrite)
+        .unwrap();
+    let port = xen.alloc_unbound(frontend.backend_domid()).unwrap();
+    frontend
+        .publish(&[
+            ("ring-ref", &lent.grant().unwrap()),
+            ("event-channel", &port),
+            ("protocol", &"x86_64-abi"),
+            ("feature-persistent", &0),
+        ])
+        .unwrap();
+    frontend.set_state(State::Initialised).unwrap();
+    lent
+}
+
+#[test]
+fn memory_that_the_back_end_keeps_mapped_stays_lent() {
+    let (sim, xen) = SimXen::boot(256, |_| {});
+    sim.host().attach_disk(disk("xvda")).unwrap();
+    let bus = connect(&xen);
+    let frontend = bus.frontend(&vbd(51712)).unwrap();
+    frontend.prepare(SECOND).unwrap();
+    let mut lent = ring(&xen, &frontend);
+    frontend.wait_backend(State::Connected, SECOND).unwrap();
+    for _ in 0..3 {
+        lent = xen.unshare(lent).expect_err("it is mapped").1;
+    }
+    sim.host().hostile().hold_grants = true;
+    frontend.close(SECOND).unwrap();
+    let (_, lent) = xen.unshare(lent).expect_err("it is still mapped");
+    assert_eq!(xen.counters().reclaims_refused, 4);
+    sim.host().hostile().hold_grants = false;
+    sim.settle();
+    let page = xen.unshare(lent).expect("it has let go");
+    assert_eq!(page.count(), 1);
+    assert_eq!(sim.host().granted(), []);
+}
+
+#[test]
+fn unplugging_shows_at_a_poll_and_costs_nothing_before() {
+    let (sim, xen) = SimXen::boot(256, |_| {});
+    sim.host().attach_disk(disk("xvda")).unwrap();
+    sim.host().attach_disk(disk("xvdb")).unwrap();
+    let bus = connect(&xen);
+    let kept = bus.frontend(&vbd(51712 + 16)).unwrap();
+    let frontend = bus.frontend(&vbd(51712)).unwrap();
+    for one in [&kept, &frontend] {
+        one.prepare(SECOND).unwrap();
+        let _ = ring(&xen, one);
+        one.wait_backend(State::Connected, SECOND).unwrap();
+    }
+    assert_eq!(events(&sim, &bus).len(), 2);
+    let before = sim.host().counters().hypercalls_total();
+    for _ in 0..1000 {
+        assert!(!frontend.gone() && !kept.gone());
+        assert_eq!(frontend.backend_state(), Ok(State::Connected));
+    }
+    // At most a read of each back end's state, for a watch that fired before.
+    assert!(sim.host().counters().hypercalls_total() - before <= 2);
+    sim.host().detach_disk(51712);
+    sim.settle();
+    let mut polls = 0;
+    while !frontend.gone() {
+        sim.settle();
+        polls += 1;
+        assert!(polls < 10);
+    }
+    assert!(!kept.gone());
+    frontend.close(SECOND).unwrap();
+    assert_eq!(events(&sim, &bus), [BusEvent::Gone(vbd(51712))]);
+    assert_eq!(
+        sim.host().store().read("/local/domain/5/device/vbd/51712"),
+        None
+    );
+    // Whoever comes too late does not make the directory anew.
+    assert_eq!(
+        frontend.set_state(State::Connected),
+        Err(FrontendError::Gone)
+    );
+    assert_eq!(frontend.publish(&[("x", &1)]), Err(FrontendError::Gone));
+    assert_eq!(
+        frontend.prepare(SECOND).unwrap_err().to_string(),
+        "the device was unplugged"
+    );
+    assert!(matches!(
+        bus.frontend(&vbd(51712)),
+        Err(FrontendError::Gone)
+    ));
+    assert_eq!(
+        sim.host().store().read("/local/domain/5/device/vbd/51712"),
+        None
+    );
+    assert_eq!(kept.backend_state(), Ok(State::Connected));
+}
+
+#[test]
+fn a_device_taken_away_ends_every_wait() {
+    let (sim, xen) = SimXen::boot(256, |_| {});
+    sim.host().attach_disk(disk("xvda")).unwrap();
+    let bus = connect(&xen);
+    let frontend = bus.frontend(&vbd(51712)).unwrap();
+    frontend.prepare(SECOND).unwrap();
+    sim.host().destroy_disk(51712);
+    let started = xen.platform().now();
+    assert_eq!(
+        frontend.wait_backend(State::Connected, 60 * SECOND),
+        Err(FrontendError::Gone)
+    );
+    assert_eq!(frontend.close(60 * SECOND), Ok(()));
+    assert!(xen.platform().now() - started < SECOND);
+    assert!(frontend.gone());
+}
+
+#[test]
+fn a_back_end_that_does_not_move_is_named() {
+    let (sim, xen) = SimXen::boot(256, |_| {});
+    sim.host().attach_disk(disk("xvda")).unwrap();
+    let bus = connect(&xen);
+    let frontend = bus.frontend(&vbd(51712)).unwrap();
+    frontend.prepare(SECOND).unwrap();
+    let why = frontend.wait_backend(State::Connected, SECOND).unwrap_err();
+    assert_eq!(
+        why.to_string(),
+        "the back end is InitWait and did not become Connected in time"
+    );
+    // One that no tool stack ever brought up.
+    for (path, value) in [
+        ("/local/domain/0/backend/vbd/5/1", ""),
+        (
+            "/local/domain/5/device/vbd/1/backend",
+            "/local/domain/0/backend/vbd/5/1",
+        ),
+        ("/local/domain/5/device/vbd/1/backend-id", "0"),
+        ("/local/domain/5/device/vbd/1/state", "1"),
+    ] {
+        sim.host().store_mut().write(path, value);
+    }
+    for path in [
+        "/local/domain/5/device/vbd/1",
+        "/local/domain/5/device/vbd/1/backend",
+        "/local/domain/5/device/vbd/1/backend-id",
+        "/local/domain/5/device/vbd/1/state",
+    ] {
+        sim.host().store_mut().set_perms(path, &["n5", "r0"]);
+    }
+    let orphan = bus.frontend(&vbd(1)).unwrap();
+    assert!(orphan.prepare(SECOND).is_err());
+    // And one whose keys are no keys: the others go on.
+    sim.host()
+        .store_mut()
+        .write("/local/domain/5/device/vbd/2/backend", "nowhere");
+    sim.host()
+        .store_mut()
+        .write("/local/domain/5/device/vbd/2/backend-id", "-7");
+    assert!(bus.frontend(&vbd(2)).is_err());
+    assert_eq!(frontend.backend_state(), Ok(State::InitWait));
+}
