@@ -1,67 +1,125 @@
 //! `simulated HOST DISK COMMAND_LINE`: what the guest kernel does on a machine, in this process over a
-//! simulated host. The same drivers, the same jobs, the same last line; HOST is `xen` or `hyperv`.
+//! simulated host. The same drivers, the same jobs, the same last line; HOST is `xen` or `hyperv`, and
+//! DISK is a raw image or a fixed VHD.
 #![forbid(unsafe_code)]
 
-mod xen;
-
-use std::fmt;
+use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
 
 use guest::command_line::Job;
-use guest::jobs;
-use guest::machine::{Host, Machine};
-use guest::queue_disk::QueueDisk;
 use guest::report::Report;
+use guest::{jobs, live};
+use pv_drivers::{Gate, Host, Hypervisor, Platform};
+use pv_tests::disk::FileDisk;
+use pv_tests::hyperv::scsi::Lun;
+use pv_tests::hyperv::storvsp::{Address, Storvsp, StorvspConfig};
+use pv_tests::sim_hyperv::{self, SimHyperV};
+use pv_tests::sim_xen::{self, SimXen};
+use pv_tests::xen::xenbus::VbdSpec;
 
-/// A machine whose host is simulated, and whose clock is this process's: the simulated one stands still
-/// while nobody waits.
-struct Process<'q> {
-    host: Host,
-    disks: Vec<QueueDisk<'q>>,
-    interrupts: Box<dyn Fn() -> u64>,
+/// Pages of each machine.
+const MEMORY: usize = 8192;
+
+/// Simulated Xen, with the disk as `xvda`.
+fn xen(job: &Job, disk: FileDisk) -> Result<(Report, Vec<String>), String> {
+    let sim = SimXen::new(MEMORY, |_| {});
+    let spec = VbdSpec::new("xvda", Box::new(disk));
+    sim.host()
+        .attach_disk(spec)
+        .ok_or("the simulated Xen takes no such disk")?;
+    let handler = sim.clone();
+    let report = run(
+        job,
+        sim.platform(),
+        sim.clone(),
+        sim_xen::VECTOR,
+        move |f| handler.on_interrupt(f),
+    )?;
+    let complaints = sim
+        .host()
+        .complaints()
+        .iter()
+        .map(|c| format!("{c:?}"))
+        .collect();
+    Ok((report, complaints))
 }
 
-impl<'q> Machine for Process<'q> {
-    type Disk = QueueDisk<'q>;
-
-    fn host(&self) -> &Host {
-        &self.host
-    }
-
-    fn disks(&mut self) -> &mut [QueueDisk<'q>] {
-        &mut self.disks
-    }
-
-    fn say(&mut self, line: fmt::Arguments<'_>) {
-        println!("{line}");
-    }
-
-    fn clock(&self) -> Box<dyn Fn() -> u64> {
-        let began = Instant::now();
-        Box::new(move || u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    fn interrupts(&self) -> u64 {
-        (self.interrupts)()
-    }
+/// Simulated Hyper-V, with the disk as LUN 0 of a SCSI controller.
+fn hyperv(job: &Job, disk: FileDisk) -> Result<(Report, Vec<String>), String> {
+    let sim = SimHyperV::new(MEMORY, |_| {});
+    let mut scsi = Storvsp::new(StorvspConfig::default());
+    scsi.attach(Address::lun(0), Lun::disk(Box::new(disk), 1));
+    sim.host().bus.add(Box::new(scsi));
+    let handler = sim.clone();
+    let report = run(
+        job,
+        sim.platform(),
+        sim.clone(),
+        sim_hyperv::VECTOR,
+        move |f| handler.on_interrupt(f),
+    )?;
+    let violations = sim.host().counters().violations;
+    Ok((report, violations))
 }
 
-/// Does what the command line says.
-fn run(host: &str, disk: &Path, command_line: &str) -> Report {
-    let job: Job = match jobs::parse(command_line, &mut |line| println!("{line}")) {
+/// Finds the host as a kernel would, gives it the interrupts, does the job.
+fn run<P: Platform + 'static, G: Gate + 'static>(
+    job: &Job,
+    platform: P,
+    gate: G,
+    vector: u8,
+    on_interrupt: impl FnOnce(Box<dyn Fn() + Send + Sync>),
+) -> Result<Report, String>
+where
+    Host<P, G>: Send + Sync,
+{
+    let host = Host::find(platform, gate, vector).map_err(said)?;
+    let host = Arc::new(host);
+    let weak = Arc::downgrade(&host);
+    on_interrupt(Box::new(move || {
+        if let Some(host) = weak.upgrade() {
+            host.on_interrupt();
+        }
+    }));
+    Ok(live::run(&host, job, &mut |line| println!("{line}")))
+}
+
+fn said(error: impl Display) -> String {
+    error.to_string()
+}
+
+/// Does what the command line says, and holds the host's complaints about the guest against it.
+fn follow(host: &str, disk: &Path, command_line: &str) -> Report {
+    let job = match jobs::parse(command_line, &mut |line| println!("{line}")) {
         Ok(job) => job,
         Err(report) => return *report,
     };
-    let done = match host {
-        "xen" => xen::run(&job, disk),
-        "hyperv" => Err("the VMBus drivers do not run over the simulated Hyper-V yet".into()),
+    let opened =
+        FileDisk::open(disk, false).map_err(|error| format!("{}: {error}", disk.display()));
+    let done = opened.and_then(|disk| match host {
+        "xen" => xen(&job, disk),
+        "hyperv" => hyperv(&job, disk),
         other => Err(format!(
             "there is no simulated {other}, only xen and hyperv"
         )),
-    };
-    done.unwrap_or_else(|error| Report::failure(job.name(), error))
+    });
+    match done {
+        Ok((mut report, complaints)) => {
+            for complaint in &complaints {
+                println!("the simulated host complains: {complaint}");
+            }
+            if let Some(complaint) = complaints.into_iter().next() {
+                report.ok = false;
+                report
+                    .error
+                    .get_or_insert(format!("the simulated host complains: {complaint}"));
+            }
+            report
+        }
+        Err(error) => Report::failure(job.name(), error),
+    }
 }
 
 fn main() -> ExitCode {
@@ -70,6 +128,6 @@ fn main() -> ExitCode {
         eprintln!("usage: simulated xen|hyperv DISK COMMAND_LINE");
         return ExitCode::FAILURE;
     };
-    println!("{}", run(host, Path::new(disk), command_line));
+    println!("{}", follow(host, Path::new(disk), command_line));
     ExitCode::SUCCESS
 }
