@@ -57,12 +57,22 @@ pub struct Kick {
     pub stop: AtomicBool,
 }
 
+/// Taking the disk controller away under load: after so many commands it stalls, and when the guest
+/// has sent the next ones, it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Removal {
+    pub after: u64,
+    /// End the commands in flight first, undone; otherwise they are never answered.
+    pub orderly: bool,
+}
+
 /// The bus and what is to happen to its disk controller.
 pub struct Bus {
-    pub server: VmbusServer,
-    pub scsi: DeviceId,
-    /// After so many commands the controller stalls, and is taken away with the next ones in flight.
-    pub rescind_after: Option<u64>,
+    server: VmbusServer,
+    scsi: DeviceId,
+    /// When and how the controller is taken away.
+    removal: Option<Removal>,
+    going: bool,
 }
 
 /// A machine ready to run.
@@ -246,9 +256,10 @@ impl Machine {
         loop {
             let mut moved = false;
             while self.bus.server.step(&self.memory) {
-                self.bus.rescind_when_due();
+                self.bus.remove_when_due();
                 moved = true;
             }
+            moved |= self.bus.rescind_if_going();
             while let Some(message) = self.bus.server.take_message() {
                 if self.trace {
                     eprintln!("message {:?}", message.payload.first());
@@ -288,19 +299,41 @@ impl Machine {
 }
 
 impl Bus {
-    fn rescind_when_due(&mut self) {
-        let Some(limit) = self.rescind_after else {
+    /// A bus with its disk controller, and the plan to remove it.
+    pub fn new(server: VmbusServer, scsi: DeviceId, removal: Option<Removal>) -> Self {
+        Bus {
+            server,
+            scsi,
+            removal,
+            going: false,
+        }
+    }
+
+    fn remove_when_due(&mut self) {
+        let Some(removal) = self.removal else {
             return;
         };
         let Some(scsi) = self.server.device_mut::<Storvsp>(self.scsi) else {
             return;
         };
-        if scsi.completed() >= limit {
-            scsi.stall(true);
-            if scsi.in_flight() > 0 {
-                self.server.rescind(self.scsi);
-                self.rescind_after = None;
-            }
+        if scsi.completed() < removal.after {
+            return;
         }
+        scsi.stall(true);
+        if scsi.in_flight() > 0 {
+            if removal.orderly {
+                scsi.abort_all();
+            }
+            self.removal = None;
+            self.going = true;
+        }
+    }
+
+    /// Takes the controller away once nothing is left to be answered.
+    fn rescind_if_going(&mut self) -> bool {
+        if self.going {
+            self.server.rescind(self.scsi);
+        }
+        std::mem::take(&mut self.going)
     }
 }

@@ -17,7 +17,7 @@ mod synic;
 
 use clap::Parser;
 use cpuid::Looks;
-use machine::{Bus, Ending, Kick, Machine};
+use machine::{Bus, Ending, Kick, Machine, Removal};
 use memory::Memory;
 use pv_tests::disk::{BadSectors, FileDisk};
 use pv_tests::hyperv::abi::version;
@@ -59,9 +59,13 @@ struct Cli {
     /// Every access to this sector, on any disk, is a medium error
     #[arg(long, value_name = "LBA")]
     fail_lba: Vec<u64>,
-    /// After so many commands the disk controller stalls and is rescinded with the next in flight
-    #[arg(long, value_name = "N")]
+    /// After so many commands the disk controller is rescinded with the next ones in flight, which are
+    /// never answered
+    #[arg(long, value_name = "N", conflicts_with = "remove_after")]
     rescind_after: Option<u64>,
+    /// The same, but the commands in flight are ended first, undone
+    #[arg(long, value_name = "N")]
+    remove_after: Option<u64>,
     /// Never answer version negotiation
     #[arg(long)]
     ignore_contact: bool,
@@ -141,11 +145,15 @@ fn bus(cli: &Cli) -> Result<Bus, String> {
         server.hostile.add(Misdeed::IgnoreContact);
     }
     let scsi = server.add(Box::new(scsi));
-    Ok(Bus {
-        server,
-        scsi,
-        rescind_after: cli.rescind_after,
-    })
+    let abrupt = cli.rescind_after.map(|after| Removal {
+        after,
+        orderly: false,
+    });
+    let orderly = cli.remove_after.map(|after| Removal {
+        after,
+        orderly: true,
+    });
+    Ok(Bus::new(server, scsi, abrupt.or(orderly)))
 }
 
 /// Runs the guest to its end, or for as long as it may.

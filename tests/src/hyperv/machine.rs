@@ -303,6 +303,9 @@ impl<M: GuestMemory> HyperVHost<M> {
             2 => Ok(self.bus.take_message().is_some_and(|message| {
                 if message.vp == 0 {
                     self.synic.post(message.sint, 1, 0, &message.payload);
+                } else {
+                    let what = format!("messages wanted on processor {}", message.vp);
+                    self.bus.counters.violation(what);
                 }
                 true
             })),

@@ -150,6 +150,14 @@ impl Storvsp {
         self.stalled = stall;
     }
 
+    /// Ends every command in flight undone, as a host does that takes the controller away in order:
+    /// the SRB status says that the device is gone.
+    pub fn abort_all(&mut self) {
+        for command in self.commands.drain().collect::<Vec<_>>() {
+            self.finish(&command, Outcome::port(srb::NO_DEVICE));
+        }
+    }
+
     /// Changes how long commands take that arrive from now on.
     pub fn set_latency(&mut self, latency: Latency) {
         self.commands.set_latency(latency);
@@ -312,7 +320,7 @@ impl Storvsp {
         let status = match outcome.srb_status {
             srb::SUCCESS => nt::SUCCESS,
             srb::BUSY => nt::DEVICE_BUSY,
-            srb::INVALID_LUN => nt::DEVICE_DOES_NOT_EXIST,
+            srb::INVALID_LUN | srb::NO_DEVICE => nt::DEVICE_DOES_NOT_EXIST,
             srb::TIMEOUT => nt::IO_TIMEOUT,
             srb::DATA_OVERRUN => nt::BUFFER_OVERFLOW,
             srb::INVALID_REQUEST => nt::INVALID_DEVICE_REQUEST,
