@@ -1,4 +1,4 @@
-//! The jobs over disks in memory, with tables and file systems written by other libraries.
+//! The jobs over disks in memory and over simulated hosts, with tables and file systems written by other libraries.
 #![expect(
     clippy::arithmetic_side_effects,
     reason = "a test that overflows fails, as it should"
@@ -10,5 +10,7 @@ mod image;
 mod machine;
 #[cfg(test)]
 mod other;
+#[cfg(test)]
+mod simulated;
 #[cfg(test)]
 mod tour;

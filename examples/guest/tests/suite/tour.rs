@@ -6,7 +6,7 @@ use guest::report::File;
 use crate::image;
 use crate::machine::{disk, error_of, one, sha256};
 
-fn some_files() -> Vec<(&'static str, Vec<u8>)> {
+pub fn some_files() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("README.TXT", b"hello\n".to_vec()),
         (
@@ -21,7 +21,7 @@ fn some_files() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// In the order a walk through the directories finds them.
-fn expected(files: &[(&str, Vec<u8>)]) -> Vec<File> {
+pub fn expected(files: &[(&str, Vec<u8>)]) -> Vec<File> {
     let file = |(path, contents): &(&str, Vec<u8>)| File {
         path: (*path).into(),
         size: contents.len() as u64,
@@ -32,7 +32,7 @@ fn expected(files: &[(&str, Vec<u8>)]) -> Vec<File> {
     files
 }
 
-fn sorted(mut files: Vec<File>) -> Vec<File> {
+pub fn sorted(mut files: Vec<File>) -> Vec<File> {
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files
 }
