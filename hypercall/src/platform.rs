@@ -47,7 +47,9 @@ pub unsafe trait Platform: Clone + Send + Sync {
     /// coarse clock will do.
     fn now(&self) -> u64;
 
-    /// A count of the interrupts taken so far.
+    /// A count of the interrupts taken so far. On more than one CPU an interrupt must be counted
+    /// after [`on_interrupt`](crate::host::Hypervisor::on_interrupt) has returned for it: until
+    /// the handler clears an event, the host raises no other interrupt for it.
     fn wait_token(&self) -> u64;
 
     /// Halts until the count of [`wait_token`](Self::wait_token) is no longer `token`, or

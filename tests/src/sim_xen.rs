@@ -23,7 +23,7 @@ use hypercall::gate::{Gate, HvCall, HvGet, HvSet, XenCall};
 use hypercall::shm::hosted::{Hosted, Machine, Ram};
 use hypercall::shm::{PAGE_SIZE, Pages};
 use hypercall::xen::Xen;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The vector that events raise.
@@ -47,6 +47,8 @@ pub struct SimXen {
     ram: Ram,
     handler: Arc<Mutex<Option<Handler>>>,
     interrupts: Arc<AtomicU64>,
+    /// Threads that wait.
+    waiting: Arc<AtomicUsize>,
     /// A page in which the host finds what the real one finds by a linear address.
     bounce: u64,
 }
@@ -81,6 +83,7 @@ impl SimXen {
             ram,
             handler: Arc::default(),
             interrupts: Arc::default(),
+            waiting: Arc::default(),
             bounce,
         }
     }
@@ -134,11 +137,13 @@ impl SimXen {
             return false;
         };
         assert_eq!(vector, VECTOR, "the vector that was asked for");
-        self.interrupts.fetch_add(1, Ordering::AcqRel);
         let handler = self.handler.lock().expect("no panic inside").clone();
         if let Some(handler) = handler {
             handler();
         }
+        // Counted when it has been handled: what the host did before the handler cleared the
+        // event raises no other interrupt, and must wake whoever looked before.
+        self.interrupts.fetch_add(1, Ordering::AcqRel);
         true
     }
 
@@ -164,6 +169,7 @@ impl Machine for SimXen {
     }
 
     fn wait(&self, token: u64, until: u64) {
+        let _waiter = Waiter::new(&self.waiting);
         while self.wait_token() == token {
             if self.deliver() {
                 return;
@@ -181,8 +187,27 @@ impl Machine for SimXen {
             let next = timer.min(until).min(now.saturating_add(STEP));
             host.advance(next.saturating_sub(now).max(1));
             drop(host);
-            std::thread::yield_now();
+            // Time must not run away from a thread that only waits for the host's lock.
+            if self.waiting.load(Ordering::Relaxed) > 1 {
+                std::thread::sleep(std::time::Duration::from_micros(50));
+            }
         }
+    }
+}
+
+/// Counts a thread that waits.
+struct Waiter<'a>(&'a AtomicUsize);
+
+impl<'a> Waiter<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiter(count)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
