@@ -18,6 +18,7 @@ pub use connect::{Config, ConnectError};
 use core::fmt;
 use core::task::Waker;
 use heapless::Vec;
+use hypercall::bus::Doorbell;
 use hypercall::host::Hypervisor;
 use hypercall::hyperv::HyperV;
 use hypercall::shm::{Buf, Pool};
@@ -320,7 +321,8 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
         let Some(channel) = &mut self.channel else {
             return false;
         };
-        channel.done();
+        // The signal is only a hint to look, which is what happens next in any case.
+        let _ = channel.take_pending();
         // A fault shows at the next pop.
         channel.arm().unwrap_or(true)
     }

@@ -2,7 +2,7 @@
 
 use super::lab::{Counts, Lab, Setup};
 use crate::disk::{Latency, MemDisk};
-use crate::sim_xen::SimXen;
+use crate::sim_xen::{SimDriver, SimXen};
 use crate::xen::blkback::BlkHabits;
 use crate::xen::xenbus::VbdSpec;
 use blkfront::blkif::{Blkif, Config};
@@ -21,8 +21,7 @@ pub struct XenLab {
     sim: SimXen,
     disk: Arc<Mutex<MemDisk>>,
     device: u32,
-    /// Pages the driver lent and took back.
-    grants: Arc<Mutex<Option<Arc<crate::sim_xen::SimDriver>>>>,
+    driver: Arc<Mutex<Option<Arc<SimDriver>>>>,
 }
 
 impl XenLab {
@@ -58,7 +57,7 @@ impl Lab for XenLab {
             sim,
             disk,
             device,
-            grants: Arc::default(),
+            driver: Arc::default(),
         }
     }
 
@@ -68,7 +67,7 @@ impl Lab for XenLab {
 
     fn run<R>(&self, f: impl FnOnce(&mut dyn Block) -> R) -> R {
         let xen = self.sim.start();
-        *self.grants.lock().unwrap_or_else(PoisonError::into_inner) = Some(xen.clone());
+        *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(xen.clone());
         let result = {
             let bus = XenBus::connect(&*xen, xenbus::Config::default()).expect("a xenstore");
             bus.wait_devices(1_000_000_000).expect("a list of devices");
@@ -90,7 +89,7 @@ impl Lab for XenLab {
             }
             result
         };
-        *self.grants.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = None;
         result
     }
 
@@ -109,7 +108,7 @@ impl Lab for XenLab {
 
     fn counts(&self) -> Counts {
         let counters = self.sim.host().counters();
-        let driver = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
         let own = driver
             .as_ref()
             .map(|xen| xen.counters())

@@ -3,6 +3,8 @@
 pub mod block;
 mod every;
 pub mod lab;
+mod lab_hyperv;
 mod lab_xen;
 
+pub use lab_hyperv::HyperVLab;
 pub use lab_xen::XenLab;
