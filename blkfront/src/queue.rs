@@ -3,7 +3,7 @@
 use crate::limits::{Limits, Unit};
 use crate::request::{Completion, Op, Request, SubmitError, Tag};
 use crate::slots::Slots;
-use crate::transport::{PushError, Transport};
+use crate::transport::{Data, PushError, Transport, Wire};
 use core::fmt;
 use core::task::Waker;
 use hypercall::shm::{Buf, PAGE_SIZE};
@@ -152,7 +152,6 @@ pub struct Queue<T: Transport> {
     transport: T,
     slots: Slots,
     fault: Option<HostFault>,
-    unpublished: bool,
     connected: bool,
 }
 
@@ -174,7 +173,6 @@ impl<T: Transport> Queue<T> {
             transport,
             slots,
             fault: None,
-            unpublished: false,
             connected: true,
         }
     }
@@ -197,42 +195,41 @@ impl<T: Transport> Queue<T> {
     /// See [`Block::poll_dyn`].
     #[inline]
     pub fn poll(&mut self, budget: usize, mut sink: impl FnMut(Completion)) -> usize {
-        self.publish();
         let mut shown = 0usize;
-        while shown < budget {
-            let Some(completion) = self.slots.collect_any() else {
-                break;
-            };
-            sink(completion);
-            shown = shown.wrapping_add(1);
-        }
-        if self.fault.is_some() {
-            return shown;
-        }
         let mut patience = PATIENCE;
+        if self.fault.is_none() {
+            self.transport.publish();
+        }
         while shown < budget {
-            match self.transport.pop() {
-                Ok(Some(answer)) => match self.slots.answer(answer) {
-                    Ok(Some(completion)) => {
-                        sink(completion);
-                        shown = shown.wrapping_add(1);
-                    }
-                    Ok(None) => {}
-                    Err(fault) => return shown.wrapping_add(self.fail(fault, &mut sink)),
+            let completion = match self.slots.collect_any() {
+                Some(completion) => Ok(Some(completion)),
+                None => match self.transport.pop() {
+                    Ok(Some(answer)) => self.slots.answer(answer),
+                    Ok(None) => match self.look_again(&mut patience) {
+                        Ok(true) => Ok(None),
+                        Ok(false) => break,
+                        Err(fault) => Err(fault),
+                    },
+                    Err(fault) => Err(fault),
                 },
-                Ok(None) => {
-                    if let Err(fault) = self.transport.check() {
-                        return shown.wrapping_add(self.fail(fault, &mut sink));
-                    }
-                    patience = patience.wrapping_sub(1);
-                    if patience == 0 || !self.transport.arm() {
-                        break;
-                    }
+            };
+            match completion {
+                Ok(Some(completion)) => {
+                    sink(completion);
+                    shown = shown.wrapping_add(1);
                 }
+                Ok(None) => {}
                 Err(fault) => return shown.wrapping_add(self.fail(fault, &mut sink)),
             }
         }
         shown
+    }
+
+    /// The ring came up empty: whether there is more after all.
+    fn look_again(&mut self, patience: &mut u32) -> Result<bool, HostFault> {
+        self.transport.check()?;
+        *patience = patience.wrapping_sub(1);
+        Ok(*patience != 0 && self.transport.arm())
     }
 
     #[cold]
@@ -255,67 +252,86 @@ impl<T: Transport> Queue<T> {
     }
 
     /// Whether the disk could take the request.
-    #[inline]
-    fn accept(&self, request: &Request) -> Result<(), SubmitError> {
-        if let Some(fault) = self.fault {
-            return Err(SubmitError::Failed(fault));
-        }
+    #[inline(always)]
+    fn accept<'r>(&self, request: &'r Request) -> Result<Option<Data<'r>>, SubmitError> {
         let limits = match self.transport.units().get(usize::from(request.unit)) {
             Some(unit) => &unit.limits,
             None => return Err(SubmitError::NoSuchUnit),
         };
-        match request.op {
-            Op::Flush if limits.flush => return Ok(()),
-            Op::Discard if limits.discard && limits.read_only => return Err(SubmitError::ReadOnly),
-            Op::Discard if limits.discard => {}
-            Op::Flush | Op::Discard => return Err(SubmitError::Unsupported),
-            Op::Write if limits.read_only => return Err(SubmitError::ReadOnly),
-            Op::Read | Op::Write => {}
+        let mut data = None;
+        if let Some(buf) = &request.buf {
+            if request.op == Op::Write && limits.read_only {
+                return Err(SubmitError::ReadOnly);
+            }
+            data = Some(accept_buf(limits, buf)?);
+        } else if let Some(answer) = accept_bare(limits, request) {
+            return answer.map(|()| None);
         }
         let unaligned = u64::from(limits.sector_size >> 9).wrapping_sub(1);
-        if let Some(buf) = &request.buf {
-            Self::accept_buf(limits, buf)?;
-        } else if request.count == 0 {
-            return Err(SubmitError::Empty);
-        }
         if (request.sector | request.count) & unaligned != 0 {
             return Err(SubmitError::Misaligned);
         }
         match request.sector.checked_add(request.count) {
-            Some(end) if end <= limits.sectors => Ok(()),
+            Some(end) if end <= limits.sectors => Ok(data),
             _ => Err(SubmitError::BeyondEnd),
         }
     }
 
-    #[inline]
-    fn accept_buf(limits: &Limits, buf: &Buf) -> Result<(), SubmitError> {
-        let len = buf.len();
-        if len == 0 {
-            return Err(SubmitError::Empty);
-        }
-        if len > limits.max_bytes as usize {
-            return Err(SubmitError::TooLarge);
-        }
-        let mut count = 0u16;
-        // Every piece but the first starts a page, every piece but the last ends one.
-        let mut ended = true;
-        for piece in buf.segments() {
-            if piece.offset & 511 != 0
-                || u32::from(piece.len) & limits.sector_size.wrapping_sub(1) != 0
-            {
-                return Err(SubmitError::Misaligned);
-            }
-            if limits.gapless && count != 0 && (piece.offset != 0 || !ended) {
-                return Err(SubmitError::Gap);
-            }
-            ended = usize::from(piece.offset.wrapping_add(piece.len)) == PAGE_SIZE;
-            count = count.saturating_add(1);
-        }
-        if count > limits.max_segments {
-            return Err(SubmitError::TooManySegments);
-        }
-        Ok(())
+    /// There is no slot: why.
+    #[cold]
+    fn full(&self) -> SubmitError {
+        self.fault
+            .map_or(SubmitError::QueueFull, SubmitError::Failed)
     }
+}
+
+/// What is left to decide of a request without a buffer; `None`: its range.
+#[cold]
+fn accept_bare(limits: &Limits, request: &Request) -> Option<Result<(), SubmitError>> {
+    match request.op {
+        Op::Flush if limits.flush => Some(Ok(())),
+        Op::Discard if limits.discard && limits.read_only => Some(Err(SubmitError::ReadOnly)),
+        Op::Discard if limits.discard && request.count == 0 => Some(Err(SubmitError::Empty)),
+        Op::Discard if limits.discard => None,
+        _ => Some(Err(SubmitError::Unsupported)),
+    }
+}
+
+#[inline(always)]
+fn accept_buf<'r>(limits: &Limits, buf: &'r Buf) -> Result<Data<'r>, SubmitError> {
+    let Some(data) = Data::of(buf) else {
+        return Err(SubmitError::Empty);
+    };
+    if data.bytes > limits.max_bytes {
+        return Err(SubmitError::TooLarge);
+    }
+    if buf.pages() != 1 {
+        accept_pieces(limits, data)?;
+    } else if (u32::from(data.first.offset) | data.bytes) & 511 != 0 {
+        return Err(SubmitError::Misaligned);
+    }
+    Ok(data)
+}
+
+fn accept_pieces(limits: &Limits, data: Data<'_>) -> Result<(), SubmitError> {
+    let mut count = 0u16;
+    // Every piece but the first starts a page, every piece but the last ends one.
+    let mut ended = true;
+    for piece in core::iter::once(data.first).chain(data.rest) {
+        let partial = limits.sector_size.wrapping_sub(1);
+        if piece.offset & 511 != 0 || u32::from(piece.len) & partial != 0 {
+            return Err(SubmitError::Misaligned);
+        }
+        if limits.gapless && count != 0 && (piece.offset != 0 || !ended) {
+            return Err(SubmitError::Gap);
+        }
+        ended = usize::from(piece.offset.wrapping_add(piece.len)) == PAGE_SIZE;
+        count = count.saturating_add(1);
+    }
+    if count > limits.max_segments {
+        return Err(SubmitError::TooManySegments);
+    }
+    Ok(())
 }
 
 impl<T: Transport> Block for Queue<T> {
@@ -341,17 +357,24 @@ impl<T: Transport> Block for Queue<T> {
 
     #[inline]
     fn submit(&mut self, request: Request) -> Result<Tag, (SubmitError, Request)> {
-        if let Err(why) = self.accept(&request) {
-            return Err((why, request));
-        }
-        let Some(wire) = self.slots.next(&request) else {
-            return Err((SubmitError::QueueFull, request));
+        // A queue that failed has no slots, so the fault needs no look of its own.
+        let Some(id) = self.slots.next_id() else {
+            return Err((self.full(), request));
+        };
+        let data = match self.accept(&request) {
+            Ok(data) => data,
+            Err(why) => return Err((why, request)),
+        };
+        let wire = Wire {
+            id,
+            op: request.op,
+            unit: request.unit,
+            sector: request.sector,
+            count: request.count,
+            data,
         };
         match self.transport.push(wire) {
-            Ok(()) => {
-                self.unpublished = true;
-                Ok(self.slots.fill(request))
-            }
+            Ok(kind) => Ok(self.slots.fill(id, kind, request)),
             Err(PushError::Full) => Err((SubmitError::QueueFull, request)),
             Err(PushError::Fault(fault)) => {
                 self.latch(fault);
@@ -362,10 +385,7 @@ impl<T: Transport> Block for Queue<T> {
 
     #[inline]
     fn publish(&mut self) {
-        if self.unpublished {
-            self.unpublished = false;
-            self.transport.publish();
-        }
+        self.transport.publish();
     }
 
     fn poll_dyn(&mut self, budget: usize, sink: &mut dyn FnMut(Completion)) -> usize {
@@ -377,21 +397,16 @@ impl<T: Transport> Block for Queue<T> {
     }
 
     fn reap(&mut self) {
-        self.publish();
+        self.transport.publish();
         let mut patience = PATIENCE;
         while self.fault.is_none() {
-            let step = match self.transport.pop() {
+            let more = match self.transport.pop() {
                 // The table bounds these: an answer to nothing in flight is a fault.
                 Ok(Some(answer)) => self.slots.keep(answer).map(|()| true),
-                Ok(None) => {
-                    patience = patience.wrapping_sub(1);
-                    self.transport
-                        .check()
-                        .map(|()| patience != 0 && self.transport.arm())
-                }
+                Ok(None) => self.look_again(&mut patience),
                 Err(fault) => Err(fault),
             };
-            match step {
+            match more {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(fault) => self.latch(fault),
@@ -453,8 +468,8 @@ impl<T: Transport> Block for Queue<T> {
             return Err(fault);
         }
         self.connected = true;
-        self.unpublished = false;
         self.fault = None;
+        self.slots.open();
         Ok(())
     }
 }

@@ -1,49 +1,64 @@
 //! The table of requests in flight: what an answer is checked against.
 
 use crate::request::{Completion, IoError, Op, Request, Tag};
-use crate::transport::{Answer, Wire};
+use crate::transport::Answer;
 use core::task::Waker;
 use hypercall::HostFault;
 use hypercall::shm::Buf;
 
-/// The most requests of one queue.
+/// The most requests of one queue: a bit each in a word.
 pub(crate) const SLOTS: usize = 64;
 
-/// What an answer changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Not in use.
-    Free,
-    /// The host has it, and somebody wants the completion.
-    InFlight,
-    /// The host has it, and nobody wants the completion.
-    Abandoned,
-    /// Answered, and not yet collected.
-    Done(Result<(), IoError>),
-    /// The device failed; the buffer stays until it is closed.
-    Held,
-}
+/// Bits of an id that are the slot's index; the generation is above them.
+const INDEX_BITS: u32 = 6;
 
 struct Slot {
-    /// Generation and index, as the host sees it: never 0, never used twice.
+    /// What the host will be, or was, told: generation and index. Never 0, and never used twice:
+    /// 2^58 generations do not wrap around.
     id: u64,
-    state: State,
-    op: Op,
-    bytes: u32,
     buf: Option<Buf>,
+    bytes: u32,
+    op: Op,
+    /// What the answer must carry.
+    kind: u8,
+    /// What a request that is done came to.
+    result: Result<(), IoError>,
     waker: Option<Waker>,
 }
 
-/// Slots as bits, lowest first: free, done.
+/// The slots, and what each is in, as sets of bits. A slot is in at most one of `flying`, `done`
+/// and `held`.
 pub(crate) struct Slots {
     table: [Slot; SLOTS],
+    /// Slots that may be used at all.
     usable: u64,
-    free: u64,
+    /// Slots that are not free; all of them while the queue is shut.
+    taken: u64,
+    /// The host has the request.
+    flying: u64,
+    /// Answered, and not yet collected.
     done: u64,
+    /// The device failed; the buffer stays until it is closed.
+    held: u64,
+    /// Of those flying: nobody wants the completion.
+    abandoned: u64,
+    /// Of those flying: somebody is to be woken.
+    watched: u64,
 }
 
-/// Index of an id; the generation is above it.
-const INDEX_BITS: u32 = 6;
+#[inline(always)]
+fn index_of(id: u64) -> u32 {
+    (id & const { (1u64 << INDEX_BITS).wrapping_sub(1) }) as u32
+}
+
+/// The bits of a set, lowest first.
+fn each(mut set: u64) -> impl Iterator<Item = u32> {
+    core::iter::from_fn(move || {
+        let index = set.trailing_zeros();
+        set &= set.wrapping_sub(1);
+        (index < u64::BITS).then_some(index)
+    })
+}
 
 impl Slots {
     /// A table of `depth` slots, at most [`SLOTS`], at least one.
@@ -56,18 +71,23 @@ impl Slots {
             index = index.wrapping_add(1);
             Slot {
                 id,
-                state: State::Free,
-                op: Op::Flush,
-                bytes: 0,
                 buf: None,
+                bytes: 0,
+                op: Op::Flush,
+                kind: 0,
+                result: Ok(()),
                 waker: None,
             }
         });
         Self {
             table,
             usable,
-            free: usable,
+            taken: !usable,
+            flying: 0,
             done: 0,
+            held: 0,
+            abandoned: 0,
+            watched: 0,
         }
     }
 
@@ -76,105 +96,125 @@ impl Slots {
         self.usable.count_ones() as usize
     }
 
-    /// How many are neither free nor done.
+    /// How many requests the host has.
     pub(crate) fn in_flight(&self) -> usize {
-        (self.usable & !self.free & !self.done).count_ones() as usize
+        self.flying.count_ones() as usize
     }
 
-    /// The request as it would go onto the wire, under the id of the next free slot.
-    #[inline]
-    pub(crate) fn next<'r>(&self, request: &'r Request) -> Option<Wire<'r>> {
-        let slot = self.table.get(self.free.trailing_zeros() as usize)?;
-        Some(Wire {
-            id: slot.id,
-            op: request.op,
-            unit: request.unit,
-            sector: request.sector,
-            count: request.count,
-            buf: request.buf.as_ref(),
-        })
+    /// The id of the next request; `None` when the table is full or shut.
+    #[inline(always)]
+    pub(crate) fn next_id(&self) -> Option<u64> {
+        let index = (!self.taken).trailing_zeros();
+        self.table.get(index as usize).map(|slot| slot.id)
     }
 
-    /// Puts the request into the slot that [`next`](Self::next) named.
-    #[inline]
-    pub(crate) fn fill(&mut self, request: Request) -> Tag {
-        let index = self.free.trailing_zeros();
-        self.free &= self.free.wrapping_sub(1);
-        let Some(slot) = self.table.get_mut(index as usize) else {
-            return Tag(0);
-        };
-        slot.state = State::InFlight;
-        slot.op = request.op;
-        slot.bytes = request.buf.as_ref().map_or(0, |b| b.len() as u32);
-        slot.buf = request.buf;
-        Tag(slot.id)
+    /// Puts the request into the slot that [`next_id`](Self::next_id) named.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, id: u64, kind: u8, request: Request) -> Tag {
+        let index = index_of(id);
+        let bit = 1u64 << index;
+        self.taken |= bit;
+        self.flying |= bit;
+        if let Some(slot) = self.table.get_mut(index as usize) {
+            slot.op = request.op;
+            slot.kind = kind;
+            slot.bytes = request.buf.as_ref().map_or(0, |b| b.len() as u32);
+            // The slot was free, so there is no old buffer to drop.
+            core::mem::forget(core::mem::replace(&mut slot.buf, request.buf));
+        }
+        Tag(id)
     }
 
     fn find(&mut self, tag: Tag) -> Option<&mut Slot> {
-        let index = (tag.0 & (SLOTS as u64).wrapping_sub(1)) as usize;
-        self.table.get_mut(index).filter(|s| s.id == tag.0)
+        let index = index_of(tag.0) as usize;
+        self.table.get_mut(index).filter(|slot| slot.id == tag.0)
     }
 
     /// Checks an answer against what is in flight. With `Ok(Some)` the request is done and its
     /// slot free again; `Ok(None)` was abandoned by its owner.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn answer(&mut self, answer: Answer) -> Result<Option<Completion>, HostFault> {
-        let index = answer.id & (SLOTS as u64).wrapping_sub(1);
-        let slot = self
-            .table
-            .get_mut(index as usize)
-            .ok_or(HostFault::UnknownId)?;
-        if slot.id != answer.id || !matches!(slot.state, State::InFlight | State::Abandoned) {
+        let index = index_of(answer.id);
+        let bit = 1u64 << index;
+        let Some(slot) = self.table.get_mut(index as usize) else {
+            return Err(HostFault::UnknownId);
+        };
+        if slot.id != answer.id || self.flying & bit == 0 {
             return Err(HostFault::UnknownId);
         }
-        if answer.op.is_some_and(|op| op != slot.op) {
+        if answer.kind != slot.kind {
             return Err(HostFault::WrongOperation);
         }
-        let result = match (answer.result, answer.moved) {
-            (Ok(()), Some(moved)) if moved > slot.bytes => return Err(HostFault::Length),
-            (Ok(()), Some(moved)) if moved < slot.bytes => Err(IoError::Short { moved }),
-            (result, _) => result,
-        };
-        let wanted = slot.state == State::InFlight;
+        let mut result = answer.result;
+        if let Some(moved) = answer.moved
+            && moved != slot.bytes
+            && result.is_ok()
+        {
+            if moved > slot.bytes {
+                return Err(HostFault::Length);
+            }
+            result = Err(IoError::Short { moved });
+        }
         let completion = Completion {
-            tag: Tag(slot.id),
+            tag: Tag(answer.id),
             op: slot.op,
             buf: slot.buf.take(),
             result,
         };
-        if let Some(waker) = slot.waker.take() {
+        slot.id = answer.id.wrapping_add(1 << INDEX_BITS);
+        self.flying ^= bit;
+        self.taken ^= bit;
+        if (self.abandoned | self.watched) & bit != 0 && self.notice(index) {
+            return Ok(None);
+        }
+        Ok(Some(completion))
+    }
+
+    /// Wakes who watched a slot that is no longer flying; whether its request was abandoned.
+    #[cold]
+    fn notice(&mut self, index: u32) -> bool {
+        let bit = 1u64 << (index & 63);
+        if let Some(slot) = self.table.get_mut(index as usize)
+            && let Some(waker) = slot.waker.take()
+        {
             waker.wake();
         }
-        slot.recycle();
-        self.free |= 1 << index;
-        Ok(wanted.then_some(completion))
+        self.watched &= !bit;
+        let abandoned = self.abandoned & bit != 0;
+        self.abandoned &= !bit;
+        abandoned
     }
 
     /// Like [`answer`](Self::answer), but leaves the completion in its slot to be collected by
     /// tag.
     pub(crate) fn keep(&mut self, answer: Answer) -> Result<(), HostFault> {
-        let index = (answer.id & (SLOTS as u64).wrapping_sub(1)) as usize;
         let Some(done) = self.answer(answer)? else {
             return Ok(());
         };
-        // The slot was just recycled; take it back under its old id.
-        if let Some(slot) = self.table.get_mut(index) {
+        // The slot was just freed; take it back under its old id.
+        let index = index_of(done.tag.0);
+        if let Some(slot) = self.table.get_mut(index as usize) {
             slot.id = done.tag.0;
             slot.op = done.op;
             slot.buf = done.buf;
-            slot.state = State::Done(done.result);
-            self.free &= !(1 << index);
+            slot.result = done.result;
+            self.taken |= 1 << index;
             self.done |= 1 << index;
         }
         Ok(())
     }
 
     /// Collects any completion that was kept.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn collect_any(&mut self) -> Option<Completion> {
         if self.done == 0 {
             return None;
         }
+        self.collect_first()
+    }
+
+    #[cold]
+    fn collect_first(&mut self) -> Option<Completion> {
         let slot = self.table.get(self.done.trailing_zeros() as usize)?;
         let tag = Tag(slot.id);
         self.collect(tag)
@@ -182,101 +222,95 @@ impl Slots {
 
     /// Collects a completion that was kept.
     pub(crate) fn collect(&mut self, tag: Tag) -> Option<Completion> {
-        let slot = self.find(tag)?;
-        let State::Done(result) = slot.state else {
+        let bit = 1u64 << index_of(tag.0);
+        if self.done & bit == 0 {
             return None;
-        };
+        }
+        let slot = self.find(tag)?;
         let completion = Completion {
             tag,
             op: slot.op,
             buf: slot.buf.take(),
-            result,
+            result: slot.result,
         };
-        // A buffer that must stay was moved aside by `fail`, so the slot is free in any case.
-        slot.recycle();
-        let bit = 1 << (tag.0 & (SLOTS as u64).wrapping_sub(1));
+        slot.id = tag.0.wrapping_add(1 << INDEX_BITS);
         self.done &= !bit;
-        self.free |= bit;
+        self.taken &= !bit;
         Some(completion)
     }
 
     /// Whether the tag is still to be collected.
     pub(crate) fn is_live(&mut self, tag: Tag) -> bool {
-        self.find(tag)
-            .is_some_and(|s| matches!(s.state, State::InFlight | State::Done(_)))
+        let live = (self.flying & !self.abandoned) | self.done;
+        live & 1 << index_of(tag.0) != 0 && self.find(tag).is_some()
     }
 
     /// Gives up on a request: nobody will collect it, its buffer returns when it is done.
     /// Returns a waker of another request in flight, which must now watch the ring.
     pub(crate) fn abandon(&mut self, tag: Tag) -> Option<Waker> {
+        let bit = 1u64 << index_of(tag.0);
+        let flying = self.flying & bit != 0;
         if let Some(slot) = self.find(tag) {
             slot.waker = None;
-            if slot.state == State::InFlight {
-                slot.state = State::Abandoned;
+            self.watched &= !bit;
+            if flying {
+                self.abandoned |= bit;
             } else {
                 drop(self.collect(tag));
             }
         }
-        self.table.iter().find_map(|s| s.waker.clone())
+        self.table.iter().find_map(|slot| slot.waker.clone())
     }
 
     /// Has `waker` woken when the request is done.
     pub(crate) fn watch(&mut self, tag: Tag, waker: &Waker) {
-        if let Some(slot) = self.find(tag) {
+        let bit = 1u64 << index_of(tag.0);
+        if self.flying & !self.abandoned & bit != 0
+            && let Some(slot) = self.find(tag)
+        {
             match &mut slot.waker {
                 Some(old) => old.clone_from(waker),
                 none => *none = Some(waker.clone()),
             }
+            self.watched |= bit;
         }
     }
 
-    /// Fails everything in flight. The buffers stay in their slots: the host may still write
-    /// them. Each failure is shown to `each`.
-    pub(crate) fn fail(&mut self, fault: HostFault, mut each: impl FnMut(Completion)) {
-        for slot in &mut self.table {
-            let wanted = slot.state == State::InFlight;
-            if wanted || slot.state == State::Abandoned {
-                let tag = Tag(slot.id);
-                slot.recycle();
-                slot.state = State::Held;
-                if wanted {
-                    each(Completion {
-                        tag,
-                        op: slot.op,
-                        buf: None,
-                        result: Err(IoError::Host(fault)),
-                    });
-                }
-                if let Some(waker) = slot.waker.take() {
-                    waker.wake();
-                }
+    /// Fails everything in flight and shuts the table. The buffers stay in their slots: the host
+    /// may still write them. Each failure is shown to `show`.
+    pub(crate) fn fail(&mut self, fault: HostFault, mut show: impl FnMut(Completion)) {
+        let flying = core::mem::take(&mut self.flying);
+        self.held |= flying;
+        self.taken = u64::MAX;
+        for index in each(flying) {
+            let abandoned = self.notice(index);
+            let Some(slot) = self.table.get_mut(index as usize) else {
+                continue;
+            };
+            let tag = Tag(slot.id);
+            slot.id = slot.id.wrapping_add(1 << INDEX_BITS);
+            if !abandoned {
+                show(Completion {
+                    tag,
+                    op: slot.op,
+                    buf: None,
+                    result: Err(IoError::Host(fault)),
+                });
             }
         }
     }
 
     /// The host has let go: buffers that were held go back to their pool.
     pub(crate) fn release_held(&mut self) {
-        for (index, slot) in self.table.iter_mut().enumerate() {
-            if slot.state == State::Held {
+        for index in each(core::mem::take(&mut self.held)) {
+            if let Some(slot) = self.table.get_mut(index as usize) {
                 slot.buf = None;
-                slot.state = State::Free;
-                self.free |= 1 << index;
             }
         }
     }
-}
 
-impl Slot {
-    /// Makes the slot free under a new id.
-    #[inline]
-    fn recycle(&mut self) {
-        self.state = State::Free;
-        let next = self.id.wrapping_add(1 << INDEX_BITS);
-        // Generation 0 would let slot 0 have id 0, which Hyper-V never answers.
-        self.id = if next >> INDEX_BITS == 0 {
-            next | 1 << INDEX_BITS
-        } else {
-            next
-        };
+    /// Takes requests again.
+    pub(crate) fn open(&mut self) {
+        self.taken = !self.usable | self.flying | self.done | self.held;
     }
 }

@@ -3,7 +3,7 @@
 use crate::limits::Unit;
 use crate::request::{IoError, Op};
 use core::task::Waker;
-use hypercall::shm::{Buf, Pool};
+use hypercall::shm::{Buf, Pool, Segment, Segments};
 use hypercall::{HostFault, Platform};
 
 /// A request as a back end sees it: checked, and its buffer only to be named to the host.
@@ -20,7 +20,32 @@ pub struct Wire<'a> {
     /// How many 512-byte sectors.
     pub count: u64,
     /// The bytes, for reads and writes.
-    pub buf: Option<&'a Buf>,
+    pub data: Option<Data<'a>>,
+}
+
+/// A buffer as it is named to the host.
+#[derive(Debug, Clone, Copy)]
+pub struct Data<'a> {
+    /// How many bytes.
+    pub bytes: u32,
+    /// The first piece.
+    pub first: Segment,
+    /// The other pieces.
+    pub rest: Segments<'a>,
+}
+
+impl<'a> Data<'a> {
+    /// Of a buffer that holds at least one byte; `None` of an empty one.
+    #[inline(always)]
+    pub fn of(buf: &'a Buf) -> Option<Self> {
+        let mut rest = buf.segments();
+        let first = rest.next()?;
+        Some(Self {
+            bytes: buf.len() as u32,
+            first,
+            rest,
+        })
+    }
 }
 
 /// An answer taken off the ring. Nothing in it was checked against what is in flight.
@@ -28,8 +53,8 @@ pub struct Wire<'a> {
 pub struct Answer {
     /// Which request, by the host's account.
     pub id: u64,
-    /// Which operation it answers, where the protocol says.
-    pub op: Option<Op>,
+    /// Which kind of request it answers, as [`Transport::push`] numbered it.
+    pub kind: u8,
     /// How it went.
     pub result: Result<(), IoError>,
     /// How many bytes it moved, where the protocol says.
@@ -62,13 +87,14 @@ pub trait Transport: Send {
     /// How many requests the ring holds.
     fn depth(&self) -> usize;
 
-    /// Writes a request onto the ring, not yet visible to the host.
+    /// Writes a request onto the ring, not yet visible to the host. Returns the kind that its
+    /// answer must carry. At most [`depth`](Self::depth) requests are on the ring at once.
     ///
     /// # Errors
     /// [`PushError`].
-    fn push(&mut self, wire: Wire<'_>) -> Result<(), PushError>;
+    fn push(&mut self, wire: Wire<'_>) -> Result<u8, PushError>;
 
-    /// Makes what was pushed visible and rings the bell if the host wants it.
+    /// Makes what was pushed visible, if anything, and rings the bell if the host wants it.
     fn publish(&mut self);
 
     /// Takes one answer.

@@ -21,6 +21,7 @@ struct Script {
     pushed: Vec<(u64, Op, u64)>,
     answers: VecDeque<Result<Answer, HostFault>>,
     published: usize,
+    unpublished: bool,
     gone: bool,
     refuses_to_let_go: bool,
     wakers: Vec<Waker>,
@@ -48,17 +49,21 @@ impl Transport for Mock {
     fn depth(&self) -> usize {
         8
     }
-    fn push(&mut self, wire: Wire<'_>) -> Result<(), PushError> {
+    fn push(&mut self, wire: Wire<'_>) -> Result<u8, PushError> {
         if self.room == 0 {
             return Err(PushError::Full);
         }
         self.room -= 1;
         let mut script = self.script.lock().unwrap();
+        script.unpublished = true;
         script.pushed.push((wire.id, wire.op, wire.sector));
-        Ok(())
+        Ok(wire.op as u8)
     }
     fn publish(&mut self) {
-        self.script.lock().unwrap().published += 1;
+        let mut script = self.script.lock().unwrap();
+        if std::mem::take(&mut script.unpublished) {
+            script.published += 1;
+        }
     }
     fn pop(&mut self) -> Result<Option<Answer>, HostFault> {
         let answer = self
@@ -132,7 +137,7 @@ fn read(queue: &mut Queue<Mock>, sector: u64, len: usize) -> Tag {
 fn ok(id: u64) -> Result<Answer, HostFault> {
     Ok(Answer {
         id,
-        op: None,
+        kind: Op::Read as u8,
         result: Ok(()),
         moved: None,
     })
@@ -311,7 +316,7 @@ fn lie(answer: impl FnOnce(u64) -> Answer) -> HostFault {
 fn lies_are_latched_and_survived() {
     let base = |id| Answer {
         id,
-        op: Some(Op::Read),
+        kind: Op::Read as u8,
         result: Ok(()),
         moved: Some(4096),
     };
@@ -321,7 +326,7 @@ fn lies_are_latched_and_survived() {
     assert_eq!(lie(|id| base(id + 64)), HostFault::UnknownId);
     assert_eq!(
         lie(|id| Answer {
-            op: Some(Op::Write),
+            kind: Op::Write as u8,
             ..base(id)
         }),
         HostFault::WrongOperation
@@ -354,7 +359,7 @@ fn a_short_transfer_is_an_error_with_its_length() {
     let id = script.lock().unwrap().pushed[0].0;
     script.lock().unwrap().answers.push_back(Ok(Answer {
         id,
-        op: None,
+        kind: Op::Read as u8,
         result: Ok(()),
         moved: Some(512),
     }));

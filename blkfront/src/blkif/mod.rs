@@ -10,7 +10,7 @@ pub mod ring;
 use crate::limits::Unit;
 use crate::request::{IoError, Op};
 use crate::transport::{Answer, PushError, Transport, Wire};
-use abi::{RequestDiscard, RequestHeader, Response, Segment};
+use abi::{RequestHeader, Segment};
 pub use connect::{Config, ConnectError};
 use core::fmt;
 use core::task::Waker;
@@ -70,10 +70,21 @@ impl<P: Platform, G: Gate> Blkif<'_, '_, P, G> {
     }
 }
 
-/// What a response's status means.
-fn outcome(status: i16) -> Result<(), IoError> {
+/// A piece of a buffer as a request names it. The queue lets no empty piece through.
+#[inline(always)]
+fn segment(piece: hypercall::shm::Segment) -> Segment {
+    Segment {
+        gref: piece.token as u32,
+        first_sect: (piece.offset >> 9) as u8,
+        last_sect: (piece.offset.wrapping_add(piece.len).wrapping_sub(1) >> 9) as u8,
+        pad: 0,
+    }
+}
+
+/// What a response's status means that is not success.
+#[cold]
+fn refusal(status: i16) -> Result<(), IoError> {
     match status {
-        abi::RSP_OKAY => Ok(()),
         abi::RSP_EOPNOTSUPP => Err(IoError::Unsupported),
         _ => Err(IoError::Failed),
     }
@@ -99,30 +110,16 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
         abi::RING_SIZE as usize
     }
 
-    #[inline]
-    fn push(&mut self, wire: Wire<'_>) -> Result<(), PushError> {
+    #[inline(always)]
+    fn push(&mut self, wire: Wire<'_>) -> Result<u8, PushError> {
         let Some(link) = &mut self.link else {
             return Err(PushError::Fault(HostFault::Withdrawn));
         };
-        if link.ring.room() == 0 {
-            return Err(PushError::Full);
-        }
         let operation = match wire.op {
             Op::Read => abi::OP_READ,
             Op::Write => abi::OP_WRITE,
             Op::Flush => self.flush,
-            Op::Discard => {
-                link.ring.write_discard(&RequestDiscard {
-                    operation: abi::OP_DISCARD,
-                    flag: 0,
-                    handle: self.handle,
-                    pad: 0,
-                    id: wire.id,
-                    sector_number: wire.sector,
-                    nr_sectors: wire.count,
-                });
-                return Ok(());
-            }
+            Op::Discard => abi::OP_DISCARD,
         };
         let header = RequestHeader {
             operation,
@@ -132,18 +129,14 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
             id: wire.id,
             sector_number: wire.sector,
         };
-        let pieces = wire.buf.into_iter().flat_map(|buf| buf.segments());
-        link.ring.write(
-            header,
-            pieces.map(|piece| Segment {
-                gref: piece.token as u32,
-                first_sect: (piece.offset >> 9) as u8,
-                // The queue lets no empty piece through.
-                last_sect: (piece.offset.wrapping_add(piece.len).wrapping_sub(1) >> 9) as u8,
-                pad: 0,
-            }),
-        );
-        Ok(())
+        match wire.data {
+            Some(data) => {
+                let rest = data.rest.map(segment);
+                link.ring.write(header, segment(data.first), rest);
+            }
+            None => link.ring.write_bare(header, wire.count),
+        }
+        Ok(operation)
     }
 
     #[inline]
@@ -155,31 +148,21 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop(&mut self) -> Result<Option<Answer>, HostFault> {
         let Some(link) = &mut self.link else {
             return Err(HostFault::Withdrawn);
         };
-        let Some(Response {
-            id,
-            operation,
-            status,
-            ..
-        }) = link.ring.take()?
-        else {
+        let Some(response) = link.ring.take()? else {
             return Ok(None);
         };
-        let op = match operation {
-            abi::OP_READ => Op::Read,
-            abi::OP_WRITE => Op::Write,
-            abi::OP_DISCARD => Op::Discard,
-            abi::OP_FLUSH_DISKCACHE | abi::OP_WRITE_BARRIER => Op::Flush,
-            _ => return Err(HostFault::WrongOperation),
-        };
         Ok(Some(Answer {
-            id,
-            op: Some(op),
-            result: outcome(status),
+            id: response.id,
+            kind: response.operation,
+            result: match response.status {
+                abi::RSP_OKAY => Ok(()),
+                status => refusal(status),
+            },
             moved: None,
         }))
     }

@@ -49,36 +49,48 @@ impl<P: Platform> Ring<P> {
         self.page.first()
     }
 
-    /// How many more requests fit.
-    #[inline]
-    pub fn room(&self) -> u32 {
-        abi::RING_SIZE.wrapping_sub(self.written.wrapping_sub(self.taken))
-    }
-
-    /// Writes a request, not yet visible to the host. The caller has seen that there is
-    /// [`room`](Self::room), and passes at most [`abi::MAX_SEGMENTS`] segments.
-    #[inline]
-    pub fn write(&mut self, mut header: RequestHeader, segments: impl Iterator<Item = Segment>) {
+    /// Writes a request with data, not yet visible to the host. No more than
+    /// [`abi::RING_SIZE`] requests may be unanswered; of more than [`abi::MAX_SEGMENTS`] segments
+    /// the last are left out.
+    #[inline(always)]
+    pub fn write(
+        &mut self,
+        mut header: RequestHeader,
+        first: Segment,
+        rest: impl Iterator<Item = Segment>,
+    ) {
         let slot = self
             .shared()
             .slot::<Request, { abi::RING }, { abi::RING_SIZE }>(self.written);
-        let mut count = 0usize;
-        for segment in segments {
-            if !slot.write_element::<Segment, 24, { abi::MAX_SEGMENTS }>(count, &segment) {
+        slot.write_part::<u64, 24>(&first.word());
+        let mut count = 1usize;
+        for segment in rest {
+            if !slot.write_element::<u64, 24, { abi::MAX_SEGMENTS }>(count, &segment.word()) {
                 break;
             }
             count = count.wrapping_add(1);
         }
         header.nr_segments = count as u8;
-        slot.write_part::<RequestHeader, 0>(&header);
+        slot.write_part::<[u64; 3], 0>(&header.words());
         self.written = self.written.wrapping_add(1);
     }
 
-    /// Writes a discard request, not yet visible to the host.
-    pub fn write_discard(&mut self, request: &RequestDiscard) {
+    /// Writes a request without data, not yet visible to the host: a flush, or a discard of
+    /// `sectors` 512-byte sectors.
+    #[cold]
+    pub fn write_bare(&mut self, header: RequestHeader, sectors: u64) {
+        let request = RequestDiscard {
+            operation: header.operation,
+            flag: 0,
+            handle: header.handle,
+            pad: 0,
+            id: header.id,
+            sector_number: header.sector_number,
+            nr_sectors: sectors,
+        };
         self.shared()
             .slot::<Request, { abi::RING }, { abi::RING_SIZE }>(self.written)
-            .write_part::<RequestDiscard, 0>(request);
+            .write_part::<RequestDiscard, 0>(&request);
         self.written = self.written.wrapping_add(1);
     }
 
@@ -86,6 +98,9 @@ impl<P: Platform> Ring<P> {
     #[inline]
     pub fn publish(&mut self) -> bool {
         let (old, new) = (self.published, self.written);
+        if old == new {
+            return false;
+        }
         self.published = new;
         let shared = self.shared();
         shared.store_u32::<{ abi::REQ_PROD }>(new);
@@ -99,7 +114,7 @@ impl<P: Platform> Ring<P> {
     ///
     /// # Errors
     /// [`HostFault::RingIndex`] when the host claims more answers than it has requests.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self) -> Result<Option<Response>, HostFault> {
         if self.taken == self.seen {
             let produced = self.shared().load_u32::<{ abi::RSP_PROD }>();
@@ -112,12 +127,12 @@ impl<P: Platform> Ring<P> {
                 return Ok(None);
             }
         }
-        let response = self
+        let words = self
             .shared()
             .slot::<Request, { abi::RING }, { abi::RING_SIZE }>(self.taken)
-            .read_part::<Response, 0>();
+            .read_part::<[u64; 2], 0>();
         self.taken = self.taken.wrapping_add(1);
-        Ok(Some(response))
+        Ok(Some(Response::from_words(words)))
     }
 
     /// Asks to be told of the next answer; whether there is one already.

@@ -4,6 +4,7 @@ use super::abi::{Operation, Packet, Properties, ProtocolVersion, REQUEST_COMPLET
 use super::scsi::{Capacity, Cdb, Inquiry, Mode, Sense};
 use super::{Place, Storvsc, Way, outcome};
 use crate::limits::{Limits, Unit};
+use crate::transport::Data;
 use core::fmt;
 use heapless::Vec;
 use hypercall::host::{HostError, Hypervisor};
@@ -193,7 +194,7 @@ impl<'b, 'h, P: Platform, G: Gate> Storvsc<'b, 'h, P, G> {
 
     /// Sends a packet and waits for its completion.
     fn exchange(&mut self, packet: &Packet, data: Option<&Buf>) -> Result<Packet, ConnectError> {
-        self.write(SETUP_ID, packet, data)
+        self.write(SETUP_ID, packet, data.and_then(Data::of))
             .map_err(|why| match why {
                 SendError::Fault(fault) => fault,
                 _ => HostFault::NoAnswer,

@@ -9,7 +9,7 @@ pub mod scsi;
 
 use crate::limits::Unit;
 use crate::request::{IoError, Op};
-use crate::transport::{Answer, PushError, Transport, Wire};
+use crate::transport::{Answer, Data, PushError, Transport, Wire};
 use abi::{
     DATA_NONE, DATA_READ, DATA_WRITE, Operation, Packet, REQUEST_COMPLETION, ShortPacket, Srb,
     SrbFlags, SrbStatus, Version, Win8,
@@ -21,7 +21,7 @@ use heapless::Vec;
 use hypercall::bus::Doorbell;
 use hypercall::host::Hypervisor;
 use hypercall::hyperv::HyperV;
-use hypercall::shm::{Buf, Pool};
+use hypercall::shm::Pool;
 use hypercall::{Gate, HostFault, Platform};
 use scsi::{Cdb, Sense};
 use vmbus::abi::packet::PacketKind;
@@ -46,6 +46,9 @@ pub struct Storvsc<'b, 'h, P: Platform, G: Gate> {
     /// The host said that disks came or went.
     changed: bool,
 }
+
+/// Answers do not say what they answer: they are all of one kind.
+const KIND: u8 = 0;
 
 /// Where a disk is on its controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,31 +147,26 @@ impl<P: Platform, G: Gate> Storvsc<'_, '_, P, G> {
 
     /// Writes a packet onto the ring, in the size its version has.
     #[inline]
-    fn write(&mut self, id: u64, packet: &Packet, data: Option<&Buf>) -> Result<(), SendError> {
+    fn write(&mut self, id: u64, packet: &Packet, data: Option<Data<'_>>) -> Result<(), SendError> {
         let short = self.version < Version::WIN8;
         let Some(channel) = &mut self.channel else {
             return Err(SendError::Fault(HostFault::Withdrawn));
         };
-        let Some(buf) = data else {
+        let Some(data) = data else {
             return if short {
                 channel.send(Outgoing::in_band(id, &packet.short).ask_completion())
             } else {
                 channel.send(Outgoing::in_band(id, packet).ask_completion())
             };
         };
-        let first = buf.segments().next().map_or(0, |s| u32::from(s.offset));
-        let bytes = buf.len() as u32;
-        let frames = buf.segments().map(|s| s.token);
+        let Data { bytes, first, rest } = data;
+        let offset = first.offset.into();
+        let frames = core::iter::once(first).chain(rest).map(|s| s.token);
         if short {
-            channel.send(Outgoing::gpa_direct(
-                id,
-                &packet.short,
-                first,
-                bytes,
-                frames,
-            ))
+            let packet = &packet.short;
+            channel.send(Outgoing::gpa_direct(id, packet, offset, bytes, frames))
         } else {
-            channel.send(Outgoing::gpa_direct(id, packet, first, bytes, frames))
+            channel.send(Outgoing::gpa_direct(id, packet, offset, bytes, frames))
         }
     }
 
@@ -274,7 +272,7 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
     }
 
     #[inline]
-    fn push(&mut self, wire: Wire<'_>) -> Result<(), PushError> {
+    fn push(&mut self, wire: Wire<'_>) -> Result<u8, PushError> {
         let Some(&Place { target, lun, shift }) = self.places.get(usize::from(wire.unit)) else {
             return Err(PushError::Fault(HostFault::Withdrawn));
         };
@@ -285,13 +283,13 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
             // The limits offer no discard, so the queue lets none through.
             Op::Flush | Op::Discard => (Cdb::synchronize_cache(), Way::None),
         };
-        let bytes = wire.buf.map_or(0, |b| b.len() as u32);
+        let bytes = wire.data.map_or(0, |data| data.bytes);
         let packet = self.command(target, lun, &cdb, way, bytes);
-        self.write(wire.id, &packet, wire.buf)
-            .map_err(|why| match why {
-                SendError::Fault(fault) => PushError::Fault(fault),
-                _ => PushError::Full,
-            })
+        match self.write(wire.id, &packet, wire.data) {
+            Ok(()) => Ok(KIND),
+            Err(SendError::Fault(fault)) => Err(PushError::Fault(fault)),
+            Err(_) => Err(PushError::Full),
+        }
     }
 
     #[inline]
@@ -311,7 +309,7 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
         }
         Ok(Some(Answer {
             id,
-            op: None,
+            kind: KIND,
             result: outcome(&packet),
             moved: Some(packet.short.srb.data_transfer_length),
         }))

@@ -3,6 +3,7 @@
 use super::pool::{Header, Link, NONE};
 use super::{OutOfSpan, PAGE_SIZE, Span};
 use core::fmt;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 /// A chain of lent pages that holds `len()` bytes, owned like a `Vec`: it moves into a request,
@@ -14,7 +15,6 @@ pub struct Buf {
     header: NonNull<Header>,
     len: u32,
     head: u16,
-    tail: u16,
     pages: u16,
 }
 
@@ -71,7 +71,6 @@ impl Buf {
             header,
             len: 0,
             head: NONE,
-            tail: NONE,
             pages: 0,
         }
     }
@@ -95,17 +94,15 @@ impl Buf {
         unsafe { *self.header().meta(page).link.get() = link };
     }
 
-    /// Adds a page that was just claimed for this buffer.
+    /// Adds a page that was just claimed for this buffer, behind page `tail` if it has one.
     #[inline]
-    pub(super) fn push(&mut self, page: u16, len: u16) {
-        if self.head == NONE {
+    pub(super) fn push(&mut self, tail: u16, page: u16, len: u16) {
+        if tail == NONE {
             self.head = page;
         } else {
-            let tail = self.tail;
             let link = self.link(tail);
             self.set_link(tail, Link { next: page, ..link });
         }
-        self.tail = page;
         self.set_link(
             page,
             Link {
@@ -136,11 +133,12 @@ impl Buf {
     }
 
     /// The pieces, a page each, in order.
-    #[inline]
+    #[inline(always)]
     pub fn segments(&self) -> Segments<'_> {
         Segments {
-            buf: self,
+            header: self.header,
             next: self.head,
+            life: PhantomData,
         }
     }
 
@@ -188,8 +186,11 @@ impl Buf {
         ) else {
             return Err((AppendError::TooLarge, other));
         };
-        let tail = self.tail;
-        let link = self.link(tail);
+        let (mut tail, mut link) = (self.head, self.link(self.head));
+        while link.next != NONE {
+            tail = link.next;
+            link = self.link(tail);
+        }
         self.set_link(
             tail,
             Link {
@@ -197,7 +198,6 @@ impl Buf {
                 ..link
             },
         );
-        self.tail = other.tail;
         self.len = len;
         self.pages = pages;
         let other = core::mem::ManuallyDrop::new(other);
@@ -299,24 +299,33 @@ impl Drop for Buf {
 }
 
 /// Iterates over a buffer's pieces; pieces of no bytes are passed over.
-#[derive(Debug, Clone)]
+#[derive(Clone, Copy)]
 pub struct Segments<'a> {
-    buf: &'a Buf,
+    header: NonNull<Header>,
     next: u16,
+    life: PhantomData<&'a Buf>,
+}
+
+impl fmt::Debug for Segments<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(*self).finish()
+    }
 }
 
 impl Iterator for Segments<'_> {
     type Item = Segment;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Segment> {
         while self.next != NONE {
-            let page = self.next;
-            let link = self.buf.link(page);
+            // SAFETY: the borrowed buffer keeps the header alive, and the page is its own; links
+            // change only through `&mut Buf`, which the borrow excludes.
+            let (token, link) = unsafe {
+                let meta = self.header.as_ref().meta(self.next);
+                (meta.token(), *meta.link.get())
+            };
             self.next = link.next;
             if link.len != 0 {
-                // SAFETY: the page is the buffer's.
-                let token = unsafe { self.buf.header().meta(page) }.token();
                 return Some(Segment {
                     token,
                     offset: link.offset,

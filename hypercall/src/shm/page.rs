@@ -1,7 +1,7 @@
 //! One shared page, whose bounds are checked when the program is compiled.
 
 use super::PAGE_SIZE;
-use super::span::{Span, read_record, write_record};
+use super::span::{Span, read_record, read_words, write_record, write_words};
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -44,7 +44,7 @@ impl<'a> Page<'a> {
         unsafe { Span::new(self.at, PAGE_SIZE) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn word<T, const OFFSET: usize>(self) -> *mut T {
         const { assert!(OFFSET.is_multiple_of(align_of::<T>()) && OFFSET + size_of::<T>() <= PAGE_SIZE) };
         // SAFETY: the assertion keeps the offset inside the page.
@@ -52,49 +52,49 @@ impl<'a> Page<'a> {
     }
 
     /// Loads a word, acquiring what the host published before it.
-    #[inline]
+    #[inline(always)]
     pub fn load_u32<const OFFSET: usize>(self) -> u32 {
         // SAFETY: in bounds and aligned by `word`; an atomic may be raced by the host.
         unsafe { AtomicU32::from_ptr(self.word::<u32, OFFSET>()) }.load(Ordering::Acquire)
     }
 
     /// Stores a word, publishing what was written before it.
-    #[inline]
+    #[inline(always)]
     pub fn store_u32<const OFFSET: usize>(self, value: u32) {
         // SAFETY: as in `load_u32`.
         unsafe { AtomicU32::from_ptr(self.word::<u32, OFFSET>()) }.store(value, Ordering::Release);
     }
 
     /// Loads a half-word, acquiring what the host published before it.
-    #[inline]
+    #[inline(always)]
     pub fn load_u16<const OFFSET: usize>(self) -> u16 {
         // SAFETY: as in `load_u32`.
         unsafe { AtomicU16::from_ptr(self.word::<u16, OFFSET>()) }.load(Ordering::Acquire)
     }
 
     /// Stores a half-word, publishing what was written before it.
-    #[inline]
+    #[inline(always)]
     pub fn store_u16<const OFFSET: usize>(self, value: u16) {
         // SAFETY: as in `load_u32`.
         unsafe { AtomicU16::from_ptr(self.word::<u16, OFFSET>()) }.store(value, Ordering::Release);
     }
 
     /// Loads a byte, acquiring what the host published before it.
-    #[inline]
+    #[inline(always)]
     pub fn load_u8<const OFFSET: usize>(self) -> u8 {
         // SAFETY: as in `load_u32`.
         unsafe { AtomicU8::from_ptr(self.word::<u8, OFFSET>()) }.load(Ordering::Acquire)
     }
 
     /// Stores a byte, publishing what was written before it.
-    #[inline]
+    #[inline(always)]
     pub fn store_u8<const OFFSET: usize>(self, value: u8) {
         // SAFETY: as in `load_u32`.
         unsafe { AtomicU8::from_ptr(self.word::<u8, OFFSET>()) }.store(value, Ordering::Release);
     }
 
     /// Copies a record out.
-    #[inline]
+    #[inline(always)]
     pub fn read<T: FromBytes, const OFFSET: usize>(self) -> T {
         const { assert!(OFFSET + size_of::<T>() <= PAGE_SIZE) };
         // SAFETY: the assertion keeps the record inside the page; any bytes make a `T`.
@@ -102,7 +102,7 @@ impl<'a> Page<'a> {
     }
 
     /// Copies a record in.
-    #[inline]
+    #[inline(always)]
     pub fn write<T: IntoBytes + Immutable, const OFFSET: usize>(self, record: &T) {
         const { assert!(OFFSET + size_of::<T>() <= PAGE_SIZE) };
         // SAFETY: the assertion keeps the record inside the page.
@@ -111,7 +111,7 @@ impl<'a> Page<'a> {
 
     /// Slot `index % COUNT` of an array of `COUNT` records that starts at `BASE`. `COUNT` is a
     /// power of two, so a free-running index is always inside.
-    #[inline]
+    #[inline(always)]
     pub fn slot<T, const BASE: usize, const COUNT: u32>(self, index: u32) -> Slot<'a, T> {
         const {
             assert!(COUNT.is_power_of_two());
@@ -148,7 +148,7 @@ impl<T> fmt::Debug for Slot<'_, T> {
 
 impl<T> Slot<'_, T> {
     /// Copies the record out, once.
-    #[inline]
+    #[inline(always)]
     pub fn read(self) -> T
     where
         T: FromBytes,
@@ -158,7 +158,7 @@ impl<T> Slot<'_, T> {
     }
 
     /// Copies the record in.
-    #[inline]
+    #[inline(always)]
     pub fn write(self, record: &T)
     where
         T: IntoBytes + Immutable,
@@ -168,24 +168,37 @@ impl<T> Slot<'_, T> {
     }
 
     /// Copies a part of the record out, from byte `OFFSET` of it.
-    #[inline]
+    #[inline(always)]
     pub fn read_part<U: FromBytes, const OFFSET: usize>(self) -> U {
         const { assert!(OFFSET + size_of::<U>() <= size_of::<T>()) };
-        // SAFETY: the assertion keeps the part inside the slot; any bytes make a `U`.
-        unsafe { read_record(self.at.add(OFFSET)) }
+        // SAFETY: the assertion keeps the part inside the slot; any bytes make a `U`. A slot whose
+        // size is a multiple of eight is aligned to eight, because its array is.
+        unsafe {
+            if const { words::<T, U>(OFFSET) } {
+                read_words(self.at.add(OFFSET))
+            } else {
+                read_record(self.at.add(OFFSET))
+            }
+        }
     }
 
     /// Copies a part of the record in, at byte `OFFSET` of it.
-    #[inline]
+    #[inline(always)]
     pub fn write_part<U: IntoBytes + Immutable, const OFFSET: usize>(self, part: &U) {
         const { assert!(OFFSET + size_of::<U>() <= size_of::<T>()) };
-        // SAFETY: the assertion keeps the part inside the slot.
-        unsafe { write_record(self.at.add(OFFSET), part) };
+        // SAFETY: the assertion keeps the part inside the slot, which is aligned as in `read_part`.
+        unsafe {
+            if const { words::<T, U>(OFFSET) } {
+                write_words(self.at.add(OFFSET), part);
+            } else {
+                write_record(self.at.add(OFFSET), part);
+            }
+        }
     }
 
     /// Copies in element `index` of an array of `COUNT` elements at byte `OFFSET` of the record;
     /// returns whether there is such an element.
-    #[inline]
+    #[inline(always)]
     pub fn write_element<U: IntoBytes + Immutable, const OFFSET: usize, const COUNT: usize>(
         self,
         index: usize,
@@ -196,15 +209,27 @@ impl<T> Slot<'_, T> {
             return false;
         }
         let offset = OFFSET.wrapping_add(index.wrapping_mul(size_of::<U>()));
-        // SAFETY: the index is below `COUNT`, and `COUNT` elements fit the slot.
-        unsafe { write_record(self.at.add(offset), element) };
+        // SAFETY: the index is below `COUNT`, and `COUNT` elements fit the slot, which is aligned
+        // as in `read_part`.
+        unsafe {
+            if const { words::<T, U>(OFFSET) } {
+                write_words(self.at.add(offset), element);
+            } else {
+                write_record(self.at.add(offset), element);
+            }
+        }
         true
     }
 }
 
+/// Whether a `U` at `offset` of every `T` in an array is words of eight bytes.
+const fn words<T, U>(offset: usize) -> bool {
+    size_of::<T>().is_multiple_of(8) && size_of::<U>().is_multiple_of(8) && offset.is_multiple_of(8)
+}
+
 /// A full barrier: what was stored before is visible to the host before what is loaded after.
 /// Needed between publishing an index and reading whether the other side wants to be told.
-#[inline]
+#[inline(always)]
 pub fn full_barrier() {
     fence(Ordering::SeqCst);
 }

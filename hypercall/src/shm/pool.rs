@@ -36,6 +36,7 @@ impl fmt::Display for PoolError {
 impl core::error::Error for PoolError {}
 
 /// What is known of one page of a pool.
+#[repr(C)]
 pub(super) struct Meta {
     /// What names the page to the host; never changes.
     token: u64,
@@ -197,10 +198,12 @@ impl<P: Platform> Pool<P> {
         // SAFETY: the count taken above is the buffer's own.
         let mut buf = unsafe { Buf::empty(at) };
         let mut rest = len;
+        let mut tail = NONE;
         loop {
             let page = header.claim()?;
             let here = rest.min(PAGE_SIZE);
-            buf.push(page, here as u16);
+            buf.push(tail, page, here as u16);
+            tail = page;
             rest = rest.wrapping_sub(here);
             if rest == 0 {
                 return Some(buf);

@@ -330,6 +330,44 @@ impl<'a> Span<'a> {
     }
 }
 
+/// Copies a record out of shared memory by words of eight bytes.
+///
+/// # Safety
+/// `at` is 8-byte aligned and readable for `size_of::<T>()` bytes, a multiple of eight, and no Rust
+/// reference to them exists.
+#[inline(always)]
+pub(super) unsafe fn read_words<T: FromBytes>(at: NonNull<u8>) -> T {
+    let mut record = MaybeUninit::<T>::uninit();
+    let to = record.as_mut_ptr().cast::<u64>();
+    let from = at.as_ptr().cast::<u64>();
+    // SAFETY: every offset is below the size, which the caller vouches for on one side and the type
+    // on the other; any bytes make a `T`.
+    unsafe {
+        for i in 0..const { size_of::<T>() / 8 } {
+            let word = AtomicU64::from_ptr(from.add(i)).load(Ordering::Relaxed);
+            to.add(i).write_unaligned(word);
+        }
+        record.assume_init()
+    }
+}
+
+/// Copies a record into shared memory by words of eight bytes.
+///
+/// # Safety
+/// As for [`read_words`], and writable.
+#[inline(always)]
+pub(super) unsafe fn write_words<T: IntoBytes + Immutable>(at: NonNull<u8>, record: &T) {
+    let from = record.as_bytes().as_ptr().cast::<u64>();
+    let to = at.as_ptr().cast::<u64>();
+    // SAFETY: as in `read_words`, the other way round.
+    unsafe {
+        for i in 0..const { size_of::<T>() / 8 } {
+            let word = from.add(i).read_unaligned();
+            AtomicU64::from_ptr(to.add(i)).store(word, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Copies a record out of shared memory by the widest words its place and size allow.
 ///
 /// # Safety
