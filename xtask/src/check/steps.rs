@@ -1,6 +1,7 @@
 //! The steps of `cargo xtask test`.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -100,10 +101,26 @@ fn layout(debian: Result<Debian>) -> Verdict {
 
 /// Miri needs a nightly toolchain with its component.
 fn miri(package: &str) -> Verdict {
-    let there = cargo::command(Some("nightly"))
-        .args(["miri", "--version"])
-        .output();
-    if !there.is_ok_and(|output| output.status.success()) {
+    let there = || {
+        cargo::command(Some("nightly"))
+            .args(["miri", "--version"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    if !there() {
+        // A toolchain without the component is completed; one that is not there is not fetched.
+        let _ = Command::new("rustup")
+            .args([
+                "component",
+                "add",
+                "--toolchain",
+                "nightly",
+                "miri",
+                "rust-src",
+            ])
+            .output();
+    }
+    if !there() {
         return Verdict::Skipped("there is no nightly toolchain with miri (rustup toolchain install nightly -c miri -c rust-src)".into());
     }
     let mut command = cargo::command(Some("nightly"));
