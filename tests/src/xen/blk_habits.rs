@@ -11,6 +11,8 @@ pub struct BlkHabits {
     pub barrier: bool,
     pub discard: bool,
     pub persistent: bool,
+    /// Copies through grants when a request is done (QEMU), instead of mapping pages all along.
+    pub copies: bool,
     /// Offers flush, barrier and discard, and then answers that it cannot.
     pub offers_in_vain: bool,
     /// `max-ring-page-order`; no key at all when `None`.
@@ -30,6 +32,7 @@ impl Default for BlkHabits {
             barrier: true,
             discard: false,
             persistent: true,
+            copies: false,
             offers_in_vain: false,
             max_ring_page_order: Some(4),
             latency: Latency::NONE,

@@ -121,7 +121,7 @@ impl BlkBack {
             ring,
             ring_grants,
             end,
-            persistent: persistent && self.habits.persistent,
+            persistent: persistent && self.habits.persistent && !self.habits.copies,
             kept: BTreeMap::new(),
             awake: false,
             notify: false,
@@ -210,9 +210,12 @@ impl BlkBack {
         match connection.ring.take(site.mem)? {
             Taken::Request(request) => {
                 site.ledger.counters.requests += 1;
-                let work = self.accept(site, &request);
-                let barrier = matches!(work.what, What::Write { .. } | What::Flush)
-                    && work.operation == OP_WRITE_BARRIER;
+                let work = match self.habits.copies {
+                    true => Work::later(request),
+                    false => self.accept(site, &request),
+                };
+                let barrier =
+                    !matches!(work.what, What::Fail(_)) && work.operation == OP_WRITE_BARRIER;
                 match self.connection.as_mut() {
                     Some(connection) if barrier => connection.barrier = Some(work),
                     _ => self.flight.push(work),
@@ -233,6 +236,10 @@ impl BlkBack {
         site: &mut Site<'_, M>,
         work: Work,
     ) -> Result<(), BadAddress> {
+        let work = match work.what {
+            What::Later(request) => self.accept(site, &request),
+            _ => work,
+        };
         let mischief = Plan::strike(&mut site.hostile.blk);
         let status = match mischief {
             Some(BlkMischief::Status(status)) => status,

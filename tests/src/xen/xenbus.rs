@@ -330,7 +330,11 @@ impl Vbd {
             ("feature-flush-cache", habits.flush, zeros),
             ("feature-barrier", habits.barrier, zeros),
             ("feature-discard", habits.discard, false),
-            ("feature-persistent", habits.persistent, zeros),
+            (
+                "feature-persistent",
+                habits.persistent && !habits.copies,
+                zeros,
+            ),
         ] {
             if on || zero {
                 store.write(&format!("{}/{key}", self.back), &u32::from(on).to_string());

@@ -234,6 +234,40 @@ fn grants_show_that_they_are_in_use() {
 }
 
 #[test]
+fn a_back_end_that_copies_holds_nothing_in_between() {
+    let mut guest = Guest::booted(|_| {});
+    let habits = BlkHabits {
+        copies: true,
+        early_features: true,
+        latency: Latency {
+            min_steps: 5,
+            max_steps: 5,
+            out_of_order: false,
+        },
+        ..BlkHabits::default()
+    };
+    guest.connect(VbdSpec::new("xvda", Box::new(MemDisk::new(64, 512))).habits(habits));
+    grant_data(&guest, 1, 1);
+    fill(&guest, 0, 3);
+    guest.submit(&request(OP_WRITE, 0, 1));
+    guest.submit(&request(OP_WRITE_BARRIER, 8, 1));
+    while guest.host.vbd(51712).unwrap().blk.in_flight() == 0 {
+        assert!(guest.host.step());
+    }
+    assert_eq!(guest.grant_flags(16), 1);
+    guest.host.run(100);
+    let statuses: Vec<i16> = guest.responses().iter().map(|r| r.status).collect();
+    assert_eq!(statuses, [RSP_OKAY, RSP_OKAY]);
+    fill(&guest, 0, 0);
+    assert_eq!(guest.perform(&request(OP_READ, 8, 1)), RSP_OKAY);
+    assert_eq!(byte(&guest, 0, 9), 3);
+    assert!(guest.ungrant(16));
+    assert_eq!(guest.perform(&request(OP_READ, 8, 1)), RSP_ERROR);
+    let counters = guest.host.counters();
+    assert_eq!((counters.grant_maps, counters.grant_unmaps), (4, 3));
+}
+
+#[test]
 fn persistent_grants_stay_mapped() {
     let mut guest = Guest::booted(|_| {});
     guest

@@ -1,9 +1,12 @@
 //! The real block front end against the hostile knobs: an error each, and a disk that works again.
 
+use crate::disk::{Latency, MemDisk};
 use crate::sim_xen::SimXen;
 use crate::suite::XenLab;
 use crate::suite::lab::{Lab, Setup};
+use crate::xen::blkback::BlkHabits;
 use crate::xen::hostile::{BlkMischief, Plan, Strike};
+use crate::xen::xenbus::{Leftover, VbdSpec};
 use blkfront::blocking::Disk;
 use blkfront::{Block, Completion, IoError, Request};
 use hypercall::HostFault;
@@ -157,4 +160,73 @@ fn a_back_end_that_closes_at_any_step_loses_requests_and_nothing_else() {
         });
     }
     assert!(withdrawn > 10, "{withdrawn}");
+}
+
+#[test]
+fn every_habit_and_every_leftover_of_an_honest_back_end() {
+    let linux = BlkHabits::default();
+    let qemu = BlkHabits {
+        early_features: true,
+        copies: true,
+        barrier: false,
+        ..linux
+    };
+    let habits = [
+        linux,
+        qemu,
+        BlkHabits {
+            persistent: false,
+            ..linux
+        },
+        BlkHabits {
+            flush: false,
+            ..linux
+        },
+        BlkHabits {
+            flush: false,
+            barrier: false,
+            discard: true,
+            max_ring_page_order: None,
+            ..qemu
+        },
+        BlkHabits {
+            offers_in_vain: true,
+            ..linux
+        },
+        BlkHabits {
+            lazy_events: true,
+            latency: Latency {
+                min_steps: 1,
+                max_steps: 30,
+                out_of_order: true,
+            },
+            ..linux
+        },
+    ];
+    for habits in habits {
+        for leftover in [Leftover::None, Leftover::Closed, Leftover::Connected] {
+            let lab = XenLab::new(Setup::default());
+            lab.sim().host().destroy_disk(lab.device());
+            let disk = Box::new(MemDisk::new(4096, 512));
+            let spec = VbdSpec::new("xvdc", disk).habits(habits).leftover(leftover);
+            lab.sim().host().attach_disk(spec).unwrap();
+            lab.run(|queue| {
+                recovers(queue);
+                let offered = queue.units()[0].limits.flush;
+                assert_eq!(offered, habits.flush || habits.barrier, "{habits:?}");
+                if offered {
+                    queue.submit(Request::flush()).unwrap();
+                    queue.publish();
+                    let done = settle(queue);
+                    let wanted = match habits.offers_in_vain {
+                        true => Err(IoError::Unsupported),
+                        false => Ok(()),
+                    };
+                    assert_eq!(done[0].result, wanted, "{habits:?}");
+                }
+                recovers(queue);
+            });
+            assert_eq!(lab.violations(), [""; 0], "{habits:?} {leftover:?}");
+        }
+    }
 }
