@@ -100,6 +100,7 @@ impl<'h, P: Platform, G: Gate> Xenstore<'h, P, G> {
         let scratch = Pages::alloc(platform, SLOTS.saturating_add(1))
             .map_err(|_| ConnectError::OutOfPages)?;
         xen.open_port(port)?;
+        xen.set_news(port);
         let port = Port {
             to: port,
             from: port,

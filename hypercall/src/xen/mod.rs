@@ -28,7 +28,7 @@ use abi::{E820Entry, XenMemoryMap};
 use calls::Calls;
 use console::Console;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 use evtchn::Events;
 use grant::Grants;
@@ -49,6 +49,8 @@ pub struct Xen<P: Platform, G: Gate> {
     console: Console<P>,
     /// The latest moment shown, so that the clock never goes back.
     latest: AtomicU64,
+    /// The event channel that brings news of devices: xenstore's.
+    news: AtomicU32,
     interrupts: AtomicU64,
     lent: AtomicU64,
     reclaimed: AtomicU64,
@@ -123,6 +125,7 @@ impl<P: Platform, G: Gate> Xen<P, G> {
             timer,
             console,
             latest: AtomicU64::new(0),
+            news: AtomicU32::new(u32::MAX),
             interrupts: AtomicU64::new(0),
             lent: AtomicU64::new(0),
             reclaimed: AtomicU64::new(0),
@@ -145,6 +148,12 @@ impl<P: Platform, G: Gate> Xen<P, G> {
             let _ = self.calls.close(port);
         })?;
         Ok(port)
+    }
+
+    /// Has every waiting task look again when this event channel is signalled: xenstore's, which
+    /// tells of devices that go.
+    pub fn set_news(&self, port: u32) {
+        self.news.store(port, Ordering::Relaxed);
     }
 
     /// Starts to listen to an event channel that the host made, such as xenstore's. What was left
@@ -281,6 +290,10 @@ impl<P: Platform, G: Gate> Hypervisor for Xen<P, G> {
         // In range: the offsets are those of the structures.
         if self.events.collect(&self.signals).unwrap_or(false) {
             self.interrupts.fetch_add(1, Ordering::Relaxed);
+            // It may take a device back, whoever waits for that device.
+            if self.signals.is_pending(self.news.load(Ordering::Relaxed)) {
+                self.signals.wake_all();
+            }
         }
     }
 

@@ -413,6 +413,37 @@ pub fn survives_unplugging<L: Lab>() {
     }
 }
 
+/// A task that waits for a disk that is pulled out is woken, and its request fails.
+pub fn wakes_a_task_on_unplugging<L: Lab>() {
+    let lab = L::new(Setup::default());
+    lab.run(|queue| {
+        lab.stall(true);
+        let queue = AsyncQueue::new(&mut *queue);
+        let buf = queue.alloc(4096).unwrap();
+        let pending = queue.submit(Request::read(0, buf)).unwrap();
+        let task = async {
+            let failed = pending.await.unwrap_err();
+            assert_eq!(failed, IoError::Host(HostFault::Withdrawn));
+        };
+        let unplug = async {
+            // Let the other task fall asleep first.
+            let mut polls = 0;
+            std::future::poll_fn(|context| {
+                polls += 1;
+                context.waker().wake_by_ref();
+                if polls < 3 {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(())
+                }
+            })
+            .await;
+            lab.unplug();
+        };
+        join(&queue, vec![Box::pin(task), Box::pin(unplug)]);
+    });
+}
+
 /// A read-only disk is read, and writes are refused before the host sees them.
 pub fn keeps_a_read_only_disk<L: Lab>() {
     let lab = L::new(Setup {

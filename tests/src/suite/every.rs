@@ -6,7 +6,8 @@ macro_rules! block_suite {
     ($lab:path) => {
         $crate::block_suite!(@ $lab: says_what_it_is moves_every_size scatters_and_gathers fills_up
             completes_out_of_order flushes reports_errors cancels_at_every_step cancels_futures
-            serves_tasks closes_and_reconnects survives_unplugging keeps_a_read_only_disk
+            serves_tasks closes_and_reconnects survives_unplugging
+            wakes_a_task_on_unplugging keeps_a_read_only_disk
             refuses_nonsense has_large_sectors costs_one_signal_a_batch);
 
         mod model {
