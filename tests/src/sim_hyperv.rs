@@ -114,11 +114,13 @@ impl SimHyperV {
             return false;
         };
         assert_eq!(vector, VECTOR, "the vector that was asked for");
-        self.interrupts.fetch_add(1, Ordering::AcqRel);
         let handler = self.handler.lock().expect("no panic inside").clone();
         if let Some(handler) = handler {
             handler();
         }
+        // Counted when it has been handled: until the handler clears an event flag, the host
+        // raises no other interrupt for it.
+        self.interrupts.fetch_add(1, Ordering::AcqRel);
         true
     }
 

@@ -11,8 +11,13 @@ use std::vec::Vec;
 
 type Memory = Lent<Hosted<Alone>>;
 
+/// Loans without a lender are never taken back; what they are of stays known here, so that Miri
+/// does not take them for lost.
+static KEPT: std::sync::Mutex<Vec<Hosted<Alone>>> = std::sync::Mutex::new(Vec::new());
+
 fn memory(pages: usize) -> Memory {
     let platform = Hosted::new(Ram::new(pages, 1), Alone::default());
+    KEPT.lock().unwrap().push(platform.clone());
     lend(Pages::alloc(&platform, pages).unwrap())
 }
 
@@ -183,6 +188,7 @@ fn frames_must_fit_their_range() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "half a megabyte of frames takes minutes")]
 fn a_packet_can_be_as_long_as_its_length_says() {
     // 1 MiB of ring: room is no reason to write a length that does not fit its 16 bits.
     let mut ring = Sender::new(memory(257)).unwrap();
@@ -466,7 +472,7 @@ fn run(steps: Vec<Step>) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 400 },
+        cases: if cfg!(miri) { 1 } else { 200 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
