@@ -14,26 +14,32 @@ impl Pattern {
 
     /// The bytes at byte `offset` of the disk, a multiple of 8.
     pub fn fill(&self, offset: u64, into: &mut [u8]) {
-        let first = offset >> 3;
-        for (word, bytes) in (first..).zip(into.chunks_mut(8)) {
-            let value = mix(word ^ self.seed.rotate_left(32)).to_le_bytes();
-            bytes
-                .iter_mut()
-                .zip(value)
-                .for_each(|(to, from)| *to = from);
+        let (words, rest) = into.as_chunks_mut();
+        let mut place = offset >> 3;
+        for word in words {
+            *word = self.word(place);
+            place = place.wrapping_add(1);
         }
+        let last = self.word(place);
+        rest.iter_mut().zip(last).for_each(|(to, from)| *to = from);
     }
 
     /// Where `bytes` first differ from what belongs at byte `offset` of the disk.
     pub fn differs(&self, offset: u64, bytes: &[u8]) -> Option<u64> {
-        let first = offset >> 3;
-        for (word, bytes) in (first..).zip(bytes.chunks(8)) {
-            let value = mix(word ^ self.seed.rotate_left(32)).to_le_bytes();
-            if !value.starts_with(bytes) {
-                return Some(word << 3);
+        let (words, rest) = bytes.as_chunks();
+        let mut place = offset >> 3;
+        for word in words {
+            if *word != self.word(place) {
+                return Some(place << 3);
             }
+            place = place.wrapping_add(1);
         }
-        None
+        let same = self.word(place).starts_with(rest);
+        (!same).then_some(place << 3)
+    }
+
+    fn word(&self, place: u64) -> [u8; 8] {
+        mix(place ^ self.seed.rotate_left(32)).to_le_bytes()
     }
 }
 

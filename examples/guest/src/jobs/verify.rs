@@ -96,6 +96,9 @@ pub fn run<M: Machine>(
     }
 }
 
+/// The start of no sector of a pattern, as far as 64 bits go.
+const STALE: [u8; 8] = [0xa5; 8];
+
 /// One pass: all its requests written, then all read.
 struct Sweep {
     geometry: Geometry,
@@ -175,15 +178,17 @@ impl Workload for Sweep {
             sector,
             bytes,
         };
-        let offset = self.offset(&request);
-        let scratch = self.scratch.get_mut(..bytes)?;
         if self.writing {
+            let offset = self.offset(&request);
+            let scratch = self.scratch.get_mut(..bytes)?;
             self.pattern.fill(offset, scratch);
+            payload.write_at(0, scratch);
         } else {
-            // What is read must have been read now: nothing right is left in the buffer.
-            scratch.fill(0xa5);
+            // What is read must have been read now: no right sector is left in the buffer.
+            for sector in (0..bytes).step_by(self.geometry.sector_bytes().max(1)) {
+                payload.write_at(sector, &STALE);
+            }
         }
-        payload.write_at(0, scratch);
         Some(request)
     }
 
