@@ -49,17 +49,23 @@ struct Candidate {
 }
 
 impl Debian {
+    /// The cache as it is, if nothing is missing from it.
+    pub fn ready() -> Option<Self> {
+        let home = home();
+        Self::open(&home, &stamp(&home))
+    }
+
     /// Opens the cache, first downloading and unpacking what is missing from it.
     ///
     /// # Errors
     /// One sentence when this is no Debian, the network is away, or a tool is missing.
     pub fn prepare(progress: &Progress) -> Result<Self> {
-        let home = paths::cache().join("debian");
+        let home = home();
         fs::create_dir_all(&home)?;
         // Another checkout may share the cache; the lock goes with the file.
         let lock = fs::File::create(home.join("lock"))?;
         lock.lock()?;
-        let stamp = home.join(format!("unpacked-{}", &hex(&Sha256::digest(PINNED))[..16]));
+        let stamp = stamp(&home);
         if let Some(found) = Self::open(&home, &stamp) {
             return Ok(found);
         }
@@ -135,6 +141,15 @@ impl Debian {
             .arg(program);
         command
     }
+}
+
+fn home() -> PathBuf {
+    paths::cache().join("debian")
+}
+
+/// Says which table of packages was unpacked last.
+fn stamp(home: &Path) -> PathBuf {
+    home.join(format!("unpacked-{}", &hex(&Sha256::digest(PINNED))[..16]))
 }
 
 fn is_kernel(name: &str) -> bool {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -61,11 +61,8 @@ pub fn demo(choice: Choice, job: &str, as_json: bool, progress: &Progress) -> Re
             "{}",
             serde_json::to_string_pretty(&json!({ "disk": disk, "hosts": rows }))?
         );
-    } else if let Some(disk) = &disk {
-        println!("{}", table::demo(&rows, disk).trim_end());
     } else {
-        rows.iter()
-            .for_each(|row| println!("{}: {:?}", row.host, row.state));
+        println!("{}", table::demo(&rows, &disk).trim_end());
     }
     let failed = rows
         .iter()
@@ -77,30 +74,33 @@ pub fn demo(choice: Choice, job: &str, as_json: bool, progress: &Progress) -> Re
     Ok(())
 }
 
-/// Runs `job` on the hosts; without a disk, nothing could be run.
-pub fn run(hosts: &[Host], job: &str, progress: &Progress) -> Result<(Vec<Row>, Option<Disk>)> {
+/// Runs `job` on the hosts.
+pub fn run(hosts: &[Host], job: &str, progress: &Progress) -> Result<(Vec<Row>, Disk)> {
     if job.contains(['\n', '"', '\'']) {
         bail!("a job is one line without quotes, as in --job 'job=verify seed=7'");
     }
     let trials: Vec<Trial> = hosts.iter().map(|host| trial(*host, job)).collect();
     fs::create_dir_all(paths::work().join("logs"))?;
-    let debian = match Debian::prepare(progress) {
-        Ok(debian) => debian,
-        Err(error) => {
-            let skip = |host: &Host| Row::skipped(*host, format!("{error:#}"));
-            return Ok((hosts.iter().map(skip).collect(), None));
-        }
+    let real = hosts.iter().copied().filter(|host| host.is_real());
+    let any_real = real.clone().next().is_some();
+    // The simulated hosts alone are not worth a download.
+    let debian = match Debian::ready() {
+        Some(debian) => Ok(debian),
+        None if any_real => Debian::prepare(progress),
+        None => Err(anyhow!("not needed")),
     };
     progress.step("making the disk");
-    let disk = Disk::make(&debian, &paths::work())?;
+    let disk = Disk::make(debian.as_ref().ok(), &paths::work())?;
     let mut rows = Vec::new();
     if hosts.iter().any(|host| !host.is_real()) {
         rows.extend(session::simulated(&trials, &disk, progress)?);
     }
-    if hosts.iter().any(|host| host.is_real()) {
-        rows.extend(session::real(&trials, &disk, &debian, progress)?);
+    match debian {
+        Ok(debian) if any_real => rows.extend(session::real(&trials, &disk, &debian, progress)?),
+        Ok(_) => {}
+        Err(error) => rows.extend(real.map(|host| Row::skipped(host, format!("{error:#}")))),
     }
-    Ok((rows, Some(disk)))
+    Ok((rows, disk))
 }
 
 /// The job on a host; one that writes all over the disk need not find or leave it as it was made.

@@ -126,6 +126,8 @@ pub fn judge(trial: &Trial, outcome: &Outcome, disk: &Disk, log: &Path) -> Row {
             "disk changed" if trial.expect == Expect::DiskUsed => {}
             "disk changed" => wrong.push("the disk was left changed".into()),
             "disk same" | "status 0" | "1 RESULT lines on the PV console" => {}
+            // A command line that cannot be followed is refused before the host is looked for.
+            "0 RESULT lines on the PV console" if matches!(trial.expect, Expect::Refusal(_)) => {}
             _ => row.remarks.push(word.to_owned()),
         }
     }

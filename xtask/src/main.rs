@@ -1,9 +1,11 @@
 //! `cargo xtask …`: what a person types.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod check;
 mod closure;
+mod counters;
 mod debian;
 mod demo;
 mod disk;
@@ -54,6 +56,15 @@ enum Task {
     /// Check everything: formatting, lints, documentation, tests, targets, Miri, real hosts
     Test {
         /// Only what needs neither network nor QEMU
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Measure what a block request costs on the hosts
+    Bench {
+        /// Print JSON in place of the tables
+        #[arg(long)]
+        json: bool,
+        /// Only the counters, which need neither network nor QEMU
         #[arg(long)]
         quick: bool,
     },
@@ -121,6 +132,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Task::Demo { host, json, job } => demo::demo(host, &job, json, &progress),
         Task::Test { quick } => check::test(quick, &progress),
+        Task::Bench { json, quick } => bench::bench(json, quick, &progress),
         Task::Guest => {
             progress.step("building the guest kernel");
             let image = cargo::build_guest()?;
@@ -158,7 +170,7 @@ fn run(cli: Cli) -> Result<()> {
         Task::Disk => {
             let debian = debian::Debian::prepare(&progress)?;
             std::fs::create_dir_all(paths::work())?;
-            let disk = disk::Disk::make(&debian, &paths::work())?;
+            let disk = disk::Disk::make(Some(&debian), &paths::work())?;
             progress.finish();
             println!("{}", serde_json::to_string_pretty(&disk)?);
             Ok(())

@@ -45,9 +45,18 @@ pub struct Run {
     pub took: Duration,
 }
 
+/// Waits until no other machine runs on this computer, and keeps the others waiting as long as the file is open:
+/// they starve each other otherwise, and then miss their deadlines.
+pub fn turn() -> Result<File> {
+    let turn = File::options()
+        .create(true)
+        .append(true)
+        .open(std::env::temp_dir().join("qemu.lock"))?;
+    turn.lock()?;
+    Ok(turn)
+}
+
 /// Runs `command` until a line satisfies `done`, it exits, or `limit` has passed. Only this child is killed.
-///
-/// Machines on one computer take turns: they starve each other otherwise, and then miss their deadlines.
 pub fn run(
     mut command: Command,
     log: &Path,
@@ -59,12 +68,6 @@ pub fn run(
     }
     let mut file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     writeln!(file, "{command:?}")?;
-    let turn = File::options()
-        .create(true)
-        .append(true)
-        .open(std::env::temp_dir().join("qemu.lock"))?;
-    turn.lock()?;
-
     let began = Instant::now();
     command
         .stdin(Stdio::null())

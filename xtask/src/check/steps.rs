@@ -139,7 +139,7 @@ pub fn hosts(record: &mut Record<'_>, progress: &Progress) {
     let made = Debian::prepare(progress).and_then(|debian| {
         progress.step("making the disk");
         std::fs::create_dir_all(paths::work())?;
-        let disk = Disk::make(&debian, &paths::work())?;
+        let disk = Disk::make(Some(&debian), &paths::work())?;
         Ok((debian, disk))
     });
     let rows = made.and_then(|(debian, disk)| session::real(&trials, &disk, &debian, progress));

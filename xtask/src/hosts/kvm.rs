@@ -13,7 +13,7 @@ use super::jobs::{self, Job, Outcome};
 use super::{l1, linux, quote};
 use crate::debian::Debian;
 use crate::progress::Progress;
-use crate::qemu::{Ended, run};
+use crate::qemu::{Ended, run, turn};
 use crate::{paths, tiny};
 
 /// Set to anything, it keeps this machine's KVM out of the game.
@@ -108,6 +108,7 @@ fn refusal(debian: &Debian) -> Result<Option<String>> {
             .arg("-kernel")
             .arg(&kernel);
         let log = paths::work().join("logs/kvm-probe.log");
+        let _turn = turn()?;
         let run = run(command, &log, Duration::from_secs(10), |_| false)?;
         let said = run.lines.iter().any(|l| l.text.contains("TINY"));
         let left = matches!(run.ended, Ended::Exit(status) if status.code() == Some(LEFT));
@@ -160,6 +161,7 @@ fn direct(debian: &Debian, job: &Job, stock: bool, progress: &Progress) -> Resul
         .current_dir(&dir)
         .env("PATH", format!("{}:{path}", dir.join("bin").display()));
     let log = paths::work().join(format!("logs/{}.log", job.name));
+    let _turn = turn()?;
     let mut run = run(command, &log, job.limit, |_| false)?;
     // The cutter wants to see a beginning.
     let first = crate::qemu::Line {

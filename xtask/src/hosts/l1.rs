@@ -12,7 +12,7 @@ use crate::debian::Debian;
 use crate::initramfs::{self, Tree};
 use crate::paths;
 use crate::progress::Progress;
-use crate::qemu::{Ended, Qemu, run};
+use crate::qemu::{Ended, Qemu, run, turn};
 
 /// Boot and shutdown, beside the jobs' own limits.
 const OVERHEAD: Duration = Duration::from_secs(60);
@@ -84,6 +84,7 @@ pub fn boot(
         .args(["-append", linux::ARGS]);
     let limit = jobs.iter().fold(OVERHEAD, |sum, job| sum + job.limit);
     progress.step("booting the Linux with KVM");
+    let _turn = turn()?;
     let run = run(command, log, limit, |line| {
         if let Some(news) = jobs::news("the Linux with KVM", line) {
             progress.step(&news);

@@ -14,7 +14,7 @@ use crate::debian::Debian;
 use crate::initramfs::{self, Tree};
 use crate::paths;
 use crate::progress::Progress;
-use crate::qemu::{Ended, Qemu, run};
+use crate::qemu::{Ended, Qemu, run, turn};
 
 /// Boot and shutdown, beside the jobs' own limits.
 const OVERHEAD: Duration = Duration::from_secs(60);
@@ -140,6 +140,7 @@ pub fn boot(
     ]);
     let limit = jobs.iter().fold(OVERHEAD, |sum, job| sum + job.limit);
     progress.step("booting Xen");
+    let _turn = turn()?;
     let run = run(command, log, limit, |line| {
         if let Some(news) = jobs::news("Xen's dom0", line) {
             progress.step(&news);
