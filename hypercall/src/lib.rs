@@ -6,7 +6,7 @@
 //!   through it alone, by atomic words and copies, never by a Rust reference.
 //! * [`gate`] is the instruction seam: CPUID, hypercalls and registers, served by the processor
 //!   on a real host and by a model in a test.
-//! * [`host`] is the common [`Hypervisor`](host::Hypervisor) trait that code above is written to.
+//! * [`host`] is the common [`Hypervisor`] trait that code above is written to.
 //! * [`detect`] tells where a kernel woke up; [`xen`] and [`hyperv`] speak to that host.
 //!
 //! The host is not trusted: what it writes is copied out once and then checked, and what breaks

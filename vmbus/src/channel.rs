@@ -103,6 +103,7 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
         }
         let pages = ring_pages.saturating_add(1);
         let ends = self.rings(pages)?;
+        self.hypervisor().expect_event(relid);
         let (gpadl, open_id) = self.numbers();
         let open = OpenChannel {
             relid,

@@ -203,7 +203,15 @@ impl<P: Platform, G: Gate> HyperV<P, G> {
         self.synic.take_message()
     }
 
-    /// The event flags that the host raised (0 to 2047) and [`MESSAGE_SIGNAL`].
+    /// Has the interrupt handler look for an event flag from now on (0 to 2047).
+    pub fn expect_event(&self, flag: u32) {
+        self.synic.expect_event(flag);
+        // A host does not interrupt for a flag that was set before, by whatever mistake.
+        self.synic.take_events(&self.signals);
+    }
+
+    /// The event flags that the host raised, of those [expected](Self::expect_event), and
+    /// [`MESSAGE_SIGNAL`].
     pub fn signals(&self) -> &Signals {
         &self.signals
     }
@@ -268,7 +276,8 @@ impl<P: Platform, G: Gate> Hypervisor for HyperV<P, G> {
         self.counts.signals.fetch_add(1, Ordering::Relaxed);
         let status = self.calls.signal_event(port.to);
         if status != Status::SUCCESS {
-            log::warn!("signal to connection {:#x} failed: {status:?}", port.to);
+            // So it is with a device that was just withdrawn.
+            log::debug!("signal to connection {:#x} failed: {status:?}", port.to);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::platform::Platform;
 use crate::shm::{Page, Pages, full_barrier};
 use crate::signals::Signals;
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
 use spin::Mutex;
 
 /// The SINT of VMBus: its messages and its event flags.
@@ -57,6 +58,8 @@ pub(super) struct Synic<P: Platform, G: Gate> {
     gate: G,
     /// Held while a message is taken; never by the interrupt handler.
     taking: Mutex<()>,
+    /// Words of event flags that can have one that somebody expects.
+    expected: AtomicU32,
     messages: Overlay<P, G>,
     flags: Overlay<P, G>,
 }
@@ -67,6 +70,7 @@ impl<P: Platform, G: Gate> Synic<P, G> {
         let synic = Self {
             gate: gate.clone(),
             taking: Mutex::new(()),
+            expected: AtomicU32::new(0),
             messages: Overlay::new(gate, HvRegister::Simp, messages),
             flags: Overlay::new(gate, HvRegister::Siefp, flags),
         };
@@ -139,6 +143,13 @@ impl<P: Platform, G: Gate> Synic<P, G> {
         }
     }
 
+    /// Has the handler look for an event flag. Flags are dense from 1 on, so it looks at all up to
+    /// the highest.
+    pub(super) fn expect_event(&self, flag: u32) {
+        let words = (flag >> 6).saturating_add(1).min(FLAG_WORDS as u32);
+        self.expected.fetch_max(words, Ordering::Relaxed);
+    }
+
     /// Moves VMBus's event flags into `signals`. Each word is cleared in one step: a host does
     /// not interrupt for a flag that is still set.
     pub(super) fn take_events(&self, signals: &Signals) {
@@ -148,9 +159,9 @@ impl<P: Platform, G: Gate> Synic<P, G> {
         let Ok(flags) = page.span().part(VMBUS_SLOT, SLOT) else {
             return;
         };
-        for word in 0..FLAG_WORDS as u32 {
+        for word in 0..self.expected.load(Ordering::Relaxed) {
             let at = (word as usize).wrapping_mul(8);
-            // The plain load spares 32 locked instructions for each interrupt.
+            // The plain load spares a locked instruction.
             if flags.load_u64(at).unwrap_or(0) == 0 {
                 continue;
             }
