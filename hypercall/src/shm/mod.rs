@@ -21,6 +21,8 @@ mod page;
 mod pages;
 mod pool;
 mod span;
+#[cfg(all(test, feature = "hosted"))]
+mod tests;
 mod words;
 
 pub use buf::{AppendError, Buf, Segment, Segments};

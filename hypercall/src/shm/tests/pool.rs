@@ -1,0 +1,262 @@
+use super::{lent, platform, pool};
+use crate::shm::{AppendError, Buf, OutOfSpan, PAGE_SIZE, PoolError, Segment};
+use std::vec;
+use std::vec::Vec;
+
+fn bytes(buf: &Buf) -> Vec<u8> {
+    let mut bytes = vec![0; buf.len()];
+    buf.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn segments(buf: &Buf) -> Vec<(u64, u16, u16)> {
+    buf.segments()
+        .map(|Segment { token, offset, len }| (token, offset, len))
+        .collect()
+}
+
+#[test]
+fn buffers_take_pages_and_give_them_back() {
+    let platform = platform(64);
+    let pool = pool(&platform, 5);
+    assert_eq!((pool.pages(), pool.free_pages()), (5, 5));
+    let one = pool.alloc(1).unwrap();
+    let empty = pool.alloc(0).unwrap();
+    assert!(empty.is_empty() && empty.pages() == 1);
+    assert_eq!(segments(&empty), []);
+    let two = pool.alloc(PAGE_SIZE + 1).unwrap();
+    assert_eq!((two.len(), two.pages()), (PAGE_SIZE + 1, 2));
+    assert_eq!(pool.free_pages(), 1);
+    assert!(pool.alloc(PAGE_SIZE + 1).is_none());
+    // A failed allocation keeps nothing.
+    assert_eq!(pool.free_pages(), 1);
+    let last = pool.alloc(PAGE_SIZE).unwrap();
+    assert!(pool.alloc(0).is_none());
+    assert!(pool.alloc(6 * PAGE_SIZE).is_none() && pool.alloc(usize::MAX).is_none());
+    let mut tokens: Vec<_> = [&one, &two, &last]
+        .iter()
+        .flat_map(|buf| segments(buf))
+        .map(|s| s.0)
+        .collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(tokens.len(), 4);
+    assert!(tokens.iter().all(|t| (100..105).contains(t)));
+    drop((one, two, empty, last));
+    assert_eq!(pool.free_pages(), 5);
+}
+
+#[test]
+fn bytes_come_back_as_they_went_in() {
+    let platform = platform(64);
+    let pool = pool(&platform, 4);
+    let mut buf = pool.alloc(3 * PAGE_SIZE - 7).unwrap();
+    let pattern: Vec<u8> = (0..buf.len()).map(|i| (i * 7 % 251) as u8).collect();
+    buf.write_at(0, &pattern).unwrap();
+    assert_eq!(bytes(&buf), pattern);
+    // Across a page's end.
+    let mut some = [0; 10];
+    buf.read_at(PAGE_SIZE - 5, &mut some).unwrap();
+    assert_eq!(some, pattern[PAGE_SIZE - 5..PAGE_SIZE + 5]);
+    buf.write_at(2 * PAGE_SIZE - 1, b"xyz").unwrap();
+    assert_eq!(&bytes(&buf)[2 * PAGE_SIZE - 1..2 * PAGE_SIZE + 2], b"xyz");
+    // At and beyond the end.
+    assert_eq!(buf.read_at(buf.len() - 1, &mut some[..1]), Ok(()));
+    assert_eq!(buf.read_at(buf.len(), &mut []), Ok(()));
+    assert_eq!(buf.read_at(buf.len(), &mut some[..1]), Err(OutOfSpan));
+    assert_eq!(buf.write_at(buf.len() - 2, b"xyz"), Err(OutOfSpan));
+    assert_eq!(buf.write_at(usize::MAX, b"x"), Err(OutOfSpan));
+    buf.fill(0x5a);
+    assert!(bytes(&buf).iter().all(|b| *b == 0x5a));
+    assert!(pool.copied() > 4 * PAGE_SIZE as u64);
+}
+
+#[test]
+fn truncating_and_advancing_keep_the_pages() {
+    let platform = platform(64);
+    let pool = pool(&platform, 4);
+    let mut buf = pool.alloc(3 * PAGE_SIZE).unwrap();
+    let pattern: Vec<u8> = (0..buf.len()).map(|i| (i / 16 % 255) as u8).collect();
+    buf.write_at(0, &pattern).unwrap();
+    buf.advance(PAGE_SIZE + 100);
+    assert_eq!(buf.len(), 2 * PAGE_SIZE - 100);
+    assert_eq!(bytes(&buf), pattern[PAGE_SIZE + 100..]);
+    assert_eq!(
+        segments(&buf).len(),
+        2,
+        "the piece without bytes is passed over"
+    );
+    assert_eq!(segments(&buf)[0].1, 100);
+    buf.truncate(PAGE_SIZE);
+    assert_eq!(bytes(&buf), pattern[PAGE_SIZE + 100..2 * PAGE_SIZE + 100]);
+    buf.truncate(usize::MAX);
+    assert_eq!((buf.len(), buf.pages()), (PAGE_SIZE, 3));
+    buf.truncate(3);
+    assert_eq!(bytes(&buf), pattern[PAGE_SIZE + 100..PAGE_SIZE + 103]);
+    buf.advance(2);
+    assert_eq!(buf.len(), 1);
+    buf.advance(usize::MAX);
+    assert!(buf.is_empty() && segments(&buf).is_empty());
+    buf.advance(1);
+    buf.truncate(0);
+    assert_eq!(buf.read_at(0, &mut [0]), Err(OutOfSpan));
+    assert_eq!(pool.free_pages(), 1);
+    drop(buf);
+    assert_eq!(pool.free_pages(), 4);
+}
+
+#[test]
+fn joined_buffers_are_one() {
+    let platform = platform(64);
+    let pool = pool(&platform, 6);
+    let mut whole = pool.alloc(10).unwrap();
+    whole.write_at(0, b"0123456789").unwrap();
+    let mut more = pool.alloc(PAGE_SIZE + 4).unwrap();
+    more.fill(b'm');
+    let mut cut = pool.alloc(8).unwrap();
+    cut.write_at(0, b"abcdefgh").unwrap();
+    cut.advance(3);
+    whole.append(more).unwrap();
+    whole.append(cut).unwrap();
+    whole.append(pool.alloc(0).unwrap()).unwrap();
+    assert_eq!((whole.len(), whole.pages()), (10 + PAGE_SIZE + 4 + 5, 5));
+    let all = bytes(&whole);
+    assert_eq!(&all[..11], b"0123456789m");
+    assert_eq!(&all[all.len() - 6..], b"mdefgh");
+    // To the joint, over it, and from it.
+    let mut some = [0; 4];
+    whole.read_at(8, &mut some).unwrap();
+    assert_eq!(&some, b"89mm");
+    whole.write_at(9, b"XY").unwrap();
+    whole.read_at(8, &mut some).unwrap();
+    assert_eq!(&some, b"8XYm");
+    whole.advance(10 + PAGE_SIZE + 4);
+    assert_eq!(bytes(&whole), b"defgh");
+    assert_eq!(pool.free_pages(), 1);
+    drop(whole);
+    assert_eq!(pool.free_pages(), 6);
+}
+
+#[test]
+fn another_pools_buffer_is_refused_and_given_back() {
+    let platform = platform(64);
+    let (one, two) = (pool(&platform, 2), pool(&platform, 2));
+    let mut buf = one.alloc(5).unwrap();
+    let (why, back) = buf.append(two.alloc(6).unwrap()).unwrap_err();
+    assert_eq!((why, back.len(), buf.len()), (AppendError::OtherPool, 6, 5));
+    drop(buf);
+    drop(back);
+    assert_eq!((one.free_pages(), two.free_pages()), (2, 2));
+}
+
+#[test]
+fn a_pool_closes_when_its_buffers_are_back() {
+    let platform = platform(64);
+    let pool = pool(&platform, 3);
+    let used = platform.ram().used_pages();
+    let buf = pool.alloc(1).unwrap();
+    let pool = pool.close().expect_err("a buffer is out");
+    drop(buf);
+    let loan = pool.close().expect("all are back");
+    assert_eq!(loan.count(), 3);
+    assert!(
+        platform.ram().used_pages() < used,
+        "the pool's own pages are free"
+    );
+    drop(loan.into_pages());
+    assert_eq!(platform.ram().used_pages(), 0);
+}
+
+#[test]
+fn buffers_outlive_their_pool_and_then_only_the_loan_is_leaked() {
+    let platform = platform(64);
+    let pool = pool(&platform, 3);
+    let mut early = pool.alloc(1).unwrap();
+    let mut late = pool.alloc(PAGE_SIZE * 2).unwrap();
+    drop(pool);
+    early.write_at(0, b"!").unwrap();
+    assert_eq!(bytes(&early), b"!");
+    late.append(early).unwrap();
+    late.fill(1);
+    assert_eq!(segments(&late).len(), 3);
+    drop(late);
+    assert_eq!(
+        platform.ram().used_pages(),
+        3,
+        "nobody knows whether the host let go"
+    );
+}
+
+#[test]
+fn the_loan_comes_back_when_there_is_no_pool_to_be_made() {
+    let platform = platform(3);
+    let loan = lent(&platform, 3, Some(9));
+    let Err((why, loan)) = crate::shm::Pool::new(loan) else {
+        panic!("there are no pages for its records");
+    };
+    assert_eq!((why, loan.count()), (PoolError::OutOfPages, 3));
+    drop(loan.into_pages());
+    assert_eq!(platform.ram().used_pages(), 0);
+}
+
+#[test]
+fn more_than_a_word_of_pages() {
+    let platform = platform(200);
+    let pool = pool(&platform, 130);
+    let all: Vec<_> = (0..130).map(|_| pool.alloc(1).unwrap()).collect();
+    assert!(pool.alloc(1).is_none());
+    let mut tokens: Vec<_> = all.iter().map(|b| segments(b)[0].0).collect();
+    tokens.sort_unstable();
+    assert_eq!(tokens, (100..230).collect::<Vec<_>>());
+    drop(all);
+    assert_eq!(pool.free_pages(), 130);
+    let whole = pool.alloc(130 * PAGE_SIZE).unwrap();
+    assert_eq!(whole.pages(), 130);
+}
+
+#[test]
+fn threads_share_a_pool() {
+    let platform = platform(100);
+    let pool = pool(&platform, 70);
+    let rounds = if cfg!(miri) { 5 } else { 2000 };
+    std::thread::scope(|scope| {
+        for thread in 0..4u8 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    let len = 1 + (round * 977 + usize::from(thread) * 4099) % (5 * PAGE_SIZE);
+                    let len = if cfg!(miri) {
+                        len.min(PAGE_SIZE + 40)
+                    } else {
+                        len
+                    };
+                    let Some(mut buf) = pool.alloc(len) else {
+                        continue;
+                    };
+                    buf.fill(thread);
+                    assert!(
+                        bytes(&buf).iter().all(|b| *b == thread),
+                        "nobody else's page"
+                    );
+                }
+            });
+        }
+    });
+    assert_eq!(pool.free_pages(), 70);
+    assert!(pool.close().is_ok());
+}
+
+#[test]
+fn buffers_cross_threads() {
+    let platform = platform(20);
+    let pool = pool(&platform, 4);
+    let mut buf = pool.alloc(100).unwrap();
+    let pool = std::thread::spawn(move || {
+        buf.fill(9);
+        drop(pool);
+        buf
+    })
+    .join()
+    .unwrap();
+    assert_eq!(bytes(&pool), [9; 100]);
+}
