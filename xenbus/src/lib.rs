@@ -44,6 +44,8 @@ pub mod request;
 pub mod ring;
 pub mod state;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod transaction;
 pub mod watch;
 pub mod wire;
