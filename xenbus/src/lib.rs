@@ -45,6 +45,10 @@ pub mod ring;
 pub mod state;
 pub mod store;
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that overflows fails"
+)]
 mod tests;
 pub mod transaction;
 pub mod watch;

@@ -12,6 +12,9 @@ use std::collections::VecDeque;
 use std::vec;
 use std::vec::Vec;
 
+/// Bytes of the longest payload: Miri is slow.
+const LONG: usize = if cfg!(miri) { 60 } else { 5000 };
+
 /// A machine on which nothing happens.
 #[derive(Clone)]
 struct Still;
@@ -78,7 +81,7 @@ proptest! {
     #[test]
     fn rings_carry_bytes_in_order(
         start in any::<u32>(),
-        payload in proptest::collection::vec(any::<u8>(), 0..5000),
+        payload in proptest::collection::vec(any::<u8>(), 0..LONG),
         pieces in proptest::collection::vec((0..1500usize, 0..1500usize), 1..200),
     ) {
         let page = page();
@@ -88,7 +91,7 @@ proptest! {
         let (mut sent, mut out) = (0, Vec::new());
         let mut coming: VecDeque<u8> = payload.iter().copied().collect();
         let mut got: Vec<u8> = Vec::new();
-        for (one, other) in pieces.iter().cycle().take(4000) {
+        for (one, other) in pieces.iter().cycle().take(if cfg!(miri) { 20 } else { 4000 }) {
             let end = (sent + one).min(payload.len());
             sent += ring.send(view, &payload[sent..end]).unwrap();
             out.extend(host_take(span, *other));
@@ -139,7 +142,7 @@ proptest! {
     #[test]
     fn messages_survive_any_cut(
         order in Just((0..SLOTS).collect::<Vec<_>>()).prop_shuffle(),
-        lens in proptest::collection::vec(0..=PAYLOAD_MAX, SLOTS),
+        lens in proptest::collection::vec(0..=LONG.min(PAYLOAD_MAX), SLOTS),
         events in proptest::collection::vec(0..40usize, 0..8),
         cuts in proptest::collection::vec(1..700usize, 1..50),
     ) {

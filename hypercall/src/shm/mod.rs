@@ -22,6 +22,7 @@ mod pages;
 mod pool;
 mod span;
 #[cfg(all(test, feature = "hosted"))]
+#[expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 mod tests;
 mod words;
 

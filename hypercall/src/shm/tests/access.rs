@@ -35,7 +35,9 @@ fn runs_are_zeroed_named_and_given_back() {
 #[test]
 fn a_loan_that_is_dropped_is_leaked_and_one_taken_back_is_not() {
     let platform = platform(8);
-    drop(lent(&platform, 2, None));
+    {
+        let _loan = lent(&platform, 2, None);
+    }
     assert_eq!(
         platform.ram().used_pages(),
         2,
@@ -189,7 +191,10 @@ fn a_host_writes_while_the_guest_reads() {
             let now = run.first().load_u32::<0>();
             assert!(now >= last);
             last = now;
-            let _ = run.first().read::<[u8; 32], 64>();
+            // Miri takes races of accesses of different sizes for errors; processors do not.
+            if !cfg!(miri) {
+                let _ = run.first().read::<[u8; 32], 64>();
+            }
             let mut bytes = [0; 17];
             run.span().copy_out(65, &mut bytes).unwrap();
         }

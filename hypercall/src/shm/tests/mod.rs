@@ -19,7 +19,7 @@ impl Machine for Still {
     }
     fn wait(&self, _: u64, _: u64) {}
     fn may_map(&self, gfn: u64) -> bool {
-        gfn % 2 == 0
+        gfn.is_multiple_of(2)
     }
 }
 

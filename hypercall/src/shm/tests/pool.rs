@@ -218,18 +218,14 @@ fn more_than_a_word_of_pages() {
 fn threads_share_a_pool() {
     let platform = platform(100);
     let pool = pool(&platform, 70);
-    let rounds = if cfg!(miri) { 5 } else { 2000 };
+    let rounds = if cfg!(miri) { 2 } else { 2000 };
     std::thread::scope(|scope| {
         for thread in 0..4u8 {
             let pool = &pool;
             scope.spawn(move || {
                 for round in 0..rounds {
                     let len = 1 + (round * 977 + usize::from(thread) * 4099) % (5 * PAGE_SIZE);
-                    let len = if cfg!(miri) {
-                        len.min(PAGE_SIZE + 40)
-                    } else {
-                        len
-                    };
+                    let len = if cfg!(miri) { len % 64 } else { len };
                     let Some(mut buf) = pool.alloc(len) else {
                         continue;
                     };
