@@ -57,13 +57,21 @@ pub struct Kick {
     pub stop: AtomicBool,
 }
 
-/// Taking the disk controller away under load: after so many commands it stalls, and when the guest
-/// has sent the next ones, it goes.
+/// Taking the disks away under load: after so many commands the controller stalls, and when the guest
+/// has sent the next ones, the disks go.
 #[derive(Debug, Clone, Copy)]
 pub struct Removal {
     pub after: u64,
-    /// End the commands in flight first, undone; otherwise they are never answered.
-    pub orderly: bool,
+    pub how: Leaving,
+}
+
+/// In which way disks go.
+#[derive(Debug, Clone, Copy)]
+pub enum Leaving {
+    /// The whole controller is rescinded; commands in flight are never answered.
+    Rescinded,
+    /// The units are unplugged; the controller stays and says so to every command.
+    Unplugged,
 }
 
 /// The bus and what is to happen to its disk controller.
@@ -72,7 +80,6 @@ pub struct Bus {
     scsi: DeviceId,
     /// When and how the controller is taken away.
     removal: Option<Removal>,
-    going: bool,
 }
 
 /// A machine ready to run.
@@ -259,7 +266,6 @@ impl Machine {
                 self.bus.remove_when_due();
                 moved = true;
             }
-            moved |= self.bus.rescind_if_going();
             while let Some(message) = self.bus.server.take_message() {
                 if self.trace {
                     eprintln!("message {:?}", message.payload.first());
@@ -305,7 +311,6 @@ impl Bus {
             server,
             scsi,
             removal,
-            going: false,
         }
     }
 
@@ -320,20 +325,16 @@ impl Bus {
             return;
         }
         scsi.stall(true);
-        if scsi.in_flight() > 0 {
-            if removal.orderly {
-                scsi.abort_all();
+        if scsi.in_flight() == 0 {
+            return;
+        }
+        self.removal = None;
+        match removal.how {
+            Leaving::Rescinded => self.server.rescind(self.scsi),
+            Leaving::Unplugged => {
+                scsi.detach_all();
+                scsi.stall(false);
             }
-            self.removal = None;
-            self.going = true;
         }
-    }
-
-    /// Takes the controller away once nothing is left to be answered.
-    fn rescind_if_going(&mut self) -> bool {
-        if self.going {
-            self.server.rescind(self.scsi);
-        }
-        std::mem::take(&mut self.going)
     }
 }

@@ -17,7 +17,7 @@ mod synic;
 
 use clap::Parser;
 use cpuid::Looks;
-use machine::{Bus, Ending, Kick, Machine, Removal};
+use machine::{Bus, Ending, Kick, Leaving, Machine, Removal};
 use memory::Memory;
 use pv_tests::disk::{BadSectors, FileDisk};
 use pv_tests::hyperv::abi::version;
@@ -61,11 +61,11 @@ struct Cli {
     fail_lba: Vec<u64>,
     /// After so many commands the disk controller is rescinded with the next ones in flight, which are
     /// never answered
-    #[arg(long, value_name = "N", conflicts_with = "remove_after")]
+    #[arg(long, value_name = "N", conflicts_with = "unplug_after")]
     rescind_after: Option<u64>,
-    /// The same, but the commands in flight are ended first, undone
+    /// After so many commands all disks are unplugged, with the next commands in flight
     #[arg(long, value_name = "N")]
-    remove_after: Option<u64>,
+    unplug_after: Option<u64>,
     /// Never answer version negotiation
     #[arg(long)]
     ignore_contact: bool,
@@ -145,15 +145,15 @@ fn bus(cli: &Cli) -> Result<Bus, String> {
         server.hostile.add(Misdeed::IgnoreContact);
     }
     let scsi = server.add(Box::new(scsi));
-    let abrupt = cli.rescind_after.map(|after| Removal {
+    let rescinded = cli.rescind_after.map(|after| Removal {
         after,
-        orderly: false,
+        how: Leaving::Rescinded,
     });
-    let orderly = cli.remove_after.map(|after| Removal {
+    let unplugged = cli.unplug_after.map(|after| Removal {
         after,
-        orderly: true,
+        how: Leaving::Unplugged,
     });
-    Ok(Bus::new(server, scsi, abrupt.or(orderly)))
+    Ok(Bus::new(server, scsi, rescinded.or(unplugged)))
 }
 
 /// Runs the guest to its end, or for as long as it may.

@@ -53,14 +53,31 @@ const fn mask(bits: u64) -> u64 {
 
 impl GuestMemory for FlatMemory {
     fn read(&self, gpa: u64, into: &mut [u8]) -> Result<(), BadAddress> {
-        for (at, byte) in (gpa..).zip(into) {
-            *byte = self.load(at, 8)? as u8;
+        let mut at = gpa;
+        let mut rest = into;
+        while !rest.is_empty() {
+            let within = (at % 8) as usize;
+            let (part, after) = rest.split_at_mut((8 - within).min(rest.len()));
+            let word = self.word(at)?.load(Ordering::Acquire).to_le_bytes();
+            part.copy_from_slice(&word[within..within + part.len()]);
+            at += part.len() as u64;
+            rest = after;
         }
         Ok(())
     }
     fn write(&self, gpa: u64, from: &[u8]) -> Result<(), BadAddress> {
-        for (at, &byte) in (gpa..).zip(from) {
-            self.update(at, 8, |_| u64::from(byte))?;
+        let mut at = gpa;
+        let mut rest = from;
+        while !rest.is_empty() {
+            let within = (at % 8) as usize;
+            let (part, after) = rest.split_at((8 - within).min(rest.len()));
+            self.update(at - within as u64, 64, |old| {
+                let mut word = old.to_le_bytes();
+                word[within..within + part.len()].copy_from_slice(part);
+                u64::from_le_bytes(word)
+            })?;
+            at += part.len() as u64;
+            rest = after;
         }
         Ok(())
     }

@@ -18,7 +18,6 @@ pub mod srb {
     pub const ERROR: u8 = 0x04;
     pub const BUSY: u8 = 0x05;
     pub const INVALID_REQUEST: u8 = 0x06;
-    pub const NO_DEVICE: u8 = 0x08;
     pub const TIMEOUT: u8 = 0x09;
     pub const DATA_OVERRUN: u8 = 0x12;
     pub const INVALID_LUN: u8 = 0x20;

@@ -150,12 +150,11 @@ impl Storvsp {
         self.stalled = stall;
     }
 
-    /// Ends every command in flight undone, as a host does that takes the controller away in order:
-    /// the SRB status says that the device is gone.
-    pub fn abort_all(&mut self) {
-        for command in self.commands.drain().collect::<Vec<_>>() {
-            self.finish(&command, Outcome::port(srb::NO_DEVICE));
-        }
+    /// Takes every unit away, as when disks are unplugged: commands in flight and later ones are
+    /// answered with INVALID_LUN.
+    pub fn detach_all(&mut self) {
+        self.luns.clear();
+        self.bus_changed();
     }
 
     /// Changes how long commands take that arrive from now on.
@@ -320,7 +319,7 @@ impl Storvsp {
         let status = match outcome.srb_status {
             srb::SUCCESS => nt::SUCCESS,
             srb::BUSY => nt::DEVICE_BUSY,
-            srb::INVALID_LUN | srb::NO_DEVICE => nt::DEVICE_DOES_NOT_EXIST,
+            srb::INVALID_LUN => nt::DEVICE_DOES_NOT_EXIST,
             srb::TIMEOUT => nt::IO_TIMEOUT,
             srb::DATA_OVERRUN => nt::BUFFER_OVERFLOW,
             srb::INVALID_REQUEST => nt::INVALID_DEVICE_REQUEST,

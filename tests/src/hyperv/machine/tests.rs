@@ -224,6 +224,31 @@ fn completions_out_of_order_each_exactly_once() {
 }
 
 #[test]
+fn unplugged_units_answer_everything_and_say_so() {
+    let (mut guest, id, _) = ready(HostConfig::default(), StorvspConfig::default());
+    guest
+        .host
+        .bus
+        .device_mut::<Storvsp>(id)
+        .unwrap()
+        .stall(true);
+    (1..=3).for_each(|id| guest.srb(1, id, 0, &READ_2, 1024, 1));
+    guest.settle();
+    let scsi = guest.host.bus.device_mut::<Storvsp>(id).unwrap();
+    assert_eq!(scsi.in_flight(), 3);
+    scsi.detach_all();
+    scsi.stall(false);
+    guest.settle();
+    let (kind, id, payload) = guest.get().unwrap();
+    assert_eq!((kind, id, payload[0]), (6, 0, 11), "ENUMERATE_BUS, unasked");
+    for wanted in 1..=3 {
+        let (_, id, payload) = guest.get().unwrap();
+        assert_eq!((id, payload[14]), (wanted, 0x20));
+    }
+    clean(&guest);
+}
+
+#[test]
 fn a_full_ring_holds_completions_back_until_there_is_room() {
     for flow_control in [true, false] {
         let mut config = HostConfig::default();
