@@ -1,5 +1,6 @@
 //! A guest by hand: fixed frames, raw hypercalls, a serial xenstore client, one block ring.
 
+use super::flat::Flat;
 use crate::disk::{Disk, MemDisk};
 use crate::memory::GuestMemory;
 use crate::xen::abi::blkif::{Request, Response, Segment};
@@ -8,7 +9,6 @@ use crate::xen::abi::pages::StoreHeader;
 use crate::xen::abi::{PAGE, domid, event, hvm, hypercall, memory, store};
 use crate::xen::machine::{Config, Idle, XenHost};
 use crate::xen::xenbus::VbdSpec;
-use ::hypercall::shm::hosted::Ram;
 use std::collections::VecDeque;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -24,8 +24,8 @@ pub const VECTOR: u8 = 0x40;
 pub const FRONT: &str = "device/vbd/51712";
 
 pub struct Guest {
-    pub ram: Ram,
-    pub host: XenHost<Ram>,
+    pub ram: Flat,
+    pub host: XenHost<Flat>,
     next_id: u32,
     /// Watch events received while waiting for something else.
     pub fired: VecDeque<(String, String)>,
@@ -37,7 +37,7 @@ pub struct Guest {
 
 impl Guest {
     pub fn new(change: impl FnOnce(&mut Config)) -> Guest {
-        let ram = Ram::new(64, 0);
+        let ram = Flat::new(64);
         let mut config = Config::new(STORE, CONSOLE);
         change(&mut config);
         let host = XenHost::new(ram.clone(), config).unwrap();

@@ -3,6 +3,7 @@
 mod block;
 mod calls;
 mod events;
+mod flat;
 mod front_end;
 mod guest;
 mod hostile;
