@@ -51,6 +51,7 @@ pub mod store;
 )]
 mod tests;
 pub mod transaction;
+mod tree;
 pub mod watch;
 pub mod wire;
 
