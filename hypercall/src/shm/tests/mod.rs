@@ -1,4 +1,7 @@
-//! What the memory layer promises, held against memory inside this process. Miri runs these.
+//! What the memory layer promises, held against memory inside this process. Miri runs these,
+//! with `-Zmiri-permissive-provenance` (hypercalls name addresses),
+//! `-Zmiri-disable-weak-memory-emulation` (words and bytes of one place are atomics of different
+//! sizes) and `-Zmiri-ignore-leaks` (a loan that is dropped is leaked on purpose).
 
 mod access;
 mod pool;
