@@ -24,6 +24,7 @@ mod tiny;
 mod vmlinux;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -117,14 +118,29 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn main() -> std::process::ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help is asked for; anything else is one sentence.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => {
+            eprintln!("{}", sentence(&error.to_string()));
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            std::process::ExitCode::FAILURE
+            ExitCode::FAILURE
         }
     }
+}
+
+/// The part of clap's message that says what is wrong, in one line.
+fn sentence(message: &str) -> String {
+    let what = message.split("\n\n").next().unwrap_or_default();
+    what.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -231,4 +247,33 @@ fn named_file(text: &str) -> Result<(String, PathBuf)> {
         bail!("there is no file {}", path.display());
     }
     Ok((name, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_arguments_are_answered_in_one_sentence() {
+        for (arguments, part) in [
+            (
+                ["xtask", "demo", "--host", "bochs"],
+                "invalid value 'bochs'",
+            ),
+            (
+                ["xtask", "demo", "--frob", "x"],
+                "unexpected argument '--frob'",
+            ),
+            (["xtask", "fly", "x", "y"], "unrecognized subcommand 'fly'"),
+        ] {
+            let error = Cli::try_parse_from(arguments)
+                .err()
+                .map(|e| sentence(&e.to_string()));
+            let text = error.unwrap_or_default();
+            assert!(
+                text.starts_with("error: ") && text.contains(part) && !text.contains('\n'),
+                "{text}"
+            );
+        }
+    }
 }

@@ -124,9 +124,10 @@ fn miri(package: &str) -> Verdict {
         return Verdict::Skipped("there is no nightly toolchain with miri (rustup toolchain install nightly -c miri -c rust-src)".into());
     }
     let mut command = cargo::command(Some("nightly"));
-    command
-        .args(["miri", "test", "--package", package])
-        .env("MIRIFLAGS", "-Zmiri-strict-provenance");
+    command.args(["miri", "test", "--package", package]).env(
+        "MIRIFLAGS",
+        "-Zmiri-strict-provenance -Zmiri-disable-isolation",
+    );
     command
         .env("PROPTEST_CASES", "4")
         .env("CARGO_TARGET_DIR", paths::target().join("miri"));
