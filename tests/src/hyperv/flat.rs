@@ -2,18 +2,20 @@
 
 use crate::memory::{BadAddress, GuestMemory};
 use std::sync::atomic::{AtomicU64, Ordering};
+use zerocopy::FromZeros;
 
 /// Pages of zeroes from guest-physical address 0, in atomic words.
 #[derive(Debug)]
 pub struct FlatMemory {
-    words: Vec<AtomicU64>,
+    words: Box<[AtomicU64]>,
 }
 
 impl FlatMemory {
     /// `pages` pages of 4096 bytes.
     pub fn new(pages: usize) -> Self {
+        let words = <[AtomicU64]>::new_box_zeroed_with_elems(pages * 512);
         FlatMemory {
-            words: (0..pages * 512).map(|_| AtomicU64::new(0)).collect(),
+            words: words.expect("memory for the guest"),
         }
     }
 

@@ -189,12 +189,12 @@ impl HandGuest {
         packet.extend_from_slice(&(u64::from(self.up_write) << 32).to_le_bytes());
         let began = self.up_write;
         let memory = self.host.memory();
-        for byte in packet {
-            memory
-                .write((UP + 1) * PAGE + u64::from(self.up_write), &[byte])
-                .unwrap();
-            self.up_write = (self.up_write + 1) % RING_DATA;
-        }
+        let turn = (RING_DATA - began).min(packet.len() as u32) as usize;
+        memory
+            .write((UP + 1) * PAGE + u64::from(began), &packet[..turn])
+            .unwrap();
+        memory.write((UP + 1) * PAGE, &packet[turn..]).unwrap();
+        self.up_write = (began + packet.len() as u32) % RING_DATA;
         memory.store_u32(UP * PAGE, self.up_write).unwrap();
         memory.load_u32(UP * PAGE + 8).unwrap() == 0
             && memory.load_u32(UP * PAGE + 4).unwrap() == began
@@ -214,11 +214,13 @@ impl HandGuest {
         let mut at = self.down_read;
         let mut take = |count: usize| -> Vec<u8> {
             let mut bytes = vec![0; count];
-            for byte in bytes.iter_mut() {
-                let gpa = (DOWN + 1) * PAGE + u64::from(at);
-                memory.read(gpa, std::slice::from_mut(byte)).unwrap();
-                at = (at + 1) % RING_DATA;
-            }
+            let turn = ((RING_DATA - at) as usize).min(count);
+            let (first, rest) = bytes.split_at_mut(turn);
+            memory
+                .read((DOWN + 1) * PAGE + u64::from(at), first)
+                .unwrap();
+            memory.read((DOWN + 1) * PAGE, rest).unwrap();
+            at = (at + count as u32) % RING_DATA;
             bytes
         };
         let head = take(16);

@@ -47,7 +47,15 @@ fn every_version_carries_a_disk() {
         .iter()
         .zip([0x602, 0x600, 0x501, 0x402, 0x200].iter().cycle())
     {
-        for shuffle in [None, Some(1), Some(2)] {
+        // Miri takes its time: the oldest and the newest version will do.
+        if cfg!(miri) && ![version::V6_0, version::V2_4].contains(version) {
+            continue;
+        }
+        for shuffle in if cfg!(miri) {
+            vec![Some(1)]
+        } else {
+            vec![None, Some(1), Some(2)]
+        } {
             let mut config = HostConfig {
                 shuffle,
                 ..HostConfig::default()
