@@ -27,9 +27,9 @@ pub fn fail(what: &dyn Display) -> ! {
         0 => {
             console::detach();
             say!("{}", Crash(what));
-            let mut message = heapless::String::<256>::new();
-            // What does not fit is cut off.
-            let _ = write!(message, "{what}");
+            let mut message = heapless::String::<1024>::new();
+            // What does not fit is cut off. A host with a console shows it there.
+            let _ = write!(message, "{}", Crash(what));
             host::report_crash(&message);
         }
         1 => {}
