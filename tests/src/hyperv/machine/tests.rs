@@ -259,6 +259,9 @@ fn unplugged_units_answer_everything_and_say_so() {
 #[test]
 fn a_full_ring_holds_completions_back_until_there_is_room() {
     for flow_control in [true, false] {
+        if cfg!(miri) && !flow_control {
+            continue;
+        }
         let mut config = HostConfig::default();
         config.bus.flow_control = flow_control;
         let (mut guest, id, _) = ready(config, StorvspConfig::default());
@@ -271,7 +274,9 @@ fn a_full_ring_holds_completions_back_until_there_is_room() {
         // 160 completions of 88 bytes do not fit into 12288.
         for id in 1..=160 {
             guest.srb(1, id, 0, &[0x00], 0, 0);
-            guest.settle();
+            if id % 32 == 0 {
+                guest.settle();
+            }
         }
         guest
             .host
