@@ -13,9 +13,41 @@ use core::ptr::NonNull;
 /// with [`read_at`](Self::read_at), in with [`write_at`](Self::write_at).
 pub struct Buf {
     header: NonNull<Header>,
-    len: u32,
-    head: u16,
-    pages: u16,
+    shape: Shape,
+}
+
+/// First page (16 bits), length in bytes (32) and number of pages (16): one word, because buffers
+/// are moved about more than they are looked at.
+#[derive(Clone, Copy)]
+struct Shape(u64);
+
+impl Shape {
+    #[inline(always)]
+    fn new(len: u32, head: u16, pages: u16) -> Self {
+        Self(u64::from(head) | u64::from(len) << 16 | u64::from(pages) << 48)
+    }
+
+    #[inline(always)]
+    fn len(self) -> u32 {
+        (self.0 >> 16) as u32
+    }
+
+    /// Of one page: its length less 1. Of an empty buffer or one of other than one page, more
+    /// than any length.
+    #[inline(always)]
+    fn last_of_page(self) -> u64 {
+        (self.0 >> 16).wrapping_sub(1 << 32 | 1)
+    }
+
+    #[inline(always)]
+    fn head(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    fn pages(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
 }
 
 // SAFETY: a buffer is the only owner of its pages' links, and the pool is reached by atomics.
@@ -25,7 +57,7 @@ unsafe impl Sync for Buf {}
 
 impl fmt::Debug for Buf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buf({} bytes in {} pages)", self.len, self.pages)
+        write!(f, "Buf({} bytes in {} pages)", self.len(), self.pages())
     }
 }
 
@@ -69,9 +101,7 @@ impl Buf {
     pub(super) unsafe fn empty(header: NonNull<Header>) -> Self {
         Self {
             header,
-            len: 0,
-            head: NONE,
-            pages: 0,
+            shape: Shape::new(0, NONE, 0),
         }
     }
 
@@ -97,8 +127,9 @@ impl Buf {
     /// Adds a page that was just claimed for this buffer, behind page `tail` if it has one.
     #[inline]
     pub(super) fn push(&mut self, tail: u16, page: u16, len: u16) {
+        let mut head = self.shape.head();
         if tail == NONE {
-            self.head = page;
+            head = page;
         } else {
             let link = self.link(tail);
             self.set_link(tail, Link { next: page, ..link });
@@ -111,25 +142,52 @@ impl Buf {
                 len,
             },
         );
-        self.pages = self.pages.wrapping_add(1);
-        self.len = self.len.wrapping_add(u32::from(len));
+        self.shape = Shape::new(
+            self.shape.len().wrapping_add(u32::from(len)),
+            head,
+            self.shape.pages().wrapping_add(1),
+        );
     }
 
     /// Length in bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.shape.len() as usize
     }
 
     /// Whether it holds no bytes.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.shape.len() == 0
     }
 
     /// How many pages it has.
     #[inline]
     pub fn pages(&self) -> usize {
-        usize::from(self.pages)
+        usize::from(self.shape.pages())
+    }
+
+    fn set_len(&mut self, len: u32) {
+        self.shape = Shape::new(len, self.shape.head(), self.shape.pages());
+    }
+
+    /// The piece of a buffer that is one page and holds 1 to `most` bytes; `None` of any other.
+    #[inline(always)]
+    pub fn only_segment(&self, most: u32) -> Option<Segment> {
+        if self.shape.last_of_page() >= u64::from(most) {
+            return None;
+        }
+        // SAFETY: as in `Segments::next`.
+        let (token, link) = unsafe {
+            let meta = self.header.as_ref().meta(self.shape.head());
+            (meta.token(), meta.link.get())
+        };
+        Some(Segment {
+            token,
+            // SAFETY: as above; of a page's link only this is needed here.
+            offset: unsafe { (*link).offset },
+            // What a buffer of one page holds is in that page.
+            len: self.shape.len() as u16,
+        })
     }
 
     /// The pieces, a page each, in order.
@@ -137,7 +195,7 @@ impl Buf {
     pub fn segments(&self) -> Segments<'_> {
         Segments {
             header: self.header,
-            next: self.head,
+            next: self.shape.head(),
             life: PhantomData,
         }
     }
@@ -145,7 +203,7 @@ impl Buf {
     /// Shortens to `len` bytes, keeping the pages; does nothing when it is not longer.
     pub fn truncate(&mut self, len: usize) {
         let mut rest = len;
-        let mut page = self.head;
+        let mut page = self.shape.head();
         while page != NONE {
             let mut link = self.link(page);
             link.len = rest.min(usize::from(link.len)) as u16;
@@ -153,19 +211,19 @@ impl Buf {
             self.set_link(page, link);
             page = link.next;
         }
-        self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
+        self.set_len(self.shape.len().min(u32::try_from(len).unwrap_or(u32::MAX)));
     }
 
     /// Drops `count` bytes from the front; does nothing to an empty buffer. Pages stay.
     pub fn advance(&mut self, count: usize) {
         let mut rest = count;
-        let mut page = self.head;
+        let mut page = self.shape.head();
         while page != NONE && rest != 0 {
             let mut link = self.link(page);
             let here = rest.min(usize::from(link.len)) as u16;
             link.len = link.len.wrapping_sub(here);
             link.offset = link.offset.wrapping_add(here);
-            self.len = self.len.wrapping_sub(u32::from(here));
+            self.set_len(self.shape.len().wrapping_sub(u32::from(here)));
             rest = rest.wrapping_sub(usize::from(here));
             self.set_link(page, link);
             page = link.next;
@@ -181,12 +239,12 @@ impl Buf {
             return Err((AppendError::OtherPool, other));
         }
         let (Some(len), Some(pages)) = (
-            self.len.checked_add(other.len),
-            self.pages.checked_add(other.pages),
+            self.shape.len().checked_add(other.shape.len()),
+            self.shape.pages().checked_add(other.shape.pages()),
         ) else {
             return Err((AppendError::TooLarge, other));
         };
-        let (mut tail, mut link) = (self.head, self.link(self.head));
+        let (mut tail, mut link) = (self.shape.head(), self.link(self.shape.head()));
         while link.next != NONE {
             tail = link.next;
             link = self.link(tail);
@@ -194,12 +252,11 @@ impl Buf {
         self.set_link(
             tail,
             Link {
-                next: other.head,
+                next: other.shape.head(),
                 ..link
             },
         );
-        self.len = len;
-        self.pages = pages;
+        self.shape = Shape::new(len, self.shape.head(), pages);
         let other = core::mem::ManuallyDrop::new(other);
         // SAFETY: `other`'s pages are ours now; its count goes with it, and ours remains.
         unsafe { Header::drop_count(other.header) };
@@ -260,7 +317,7 @@ impl Buf {
     /// Shows `each` the pieces from byte `offset` on, until it answers `None`.
     fn walk(&self, offset: usize, mut each: impl FnMut(Span<'_>) -> Option<()>) {
         let mut skip = offset;
-        let mut page = self.head;
+        let mut page = self.shape.head();
         while page != NONE {
             let link = self.link(page);
             let len = usize::from(link.len);
@@ -286,7 +343,7 @@ impl Buf {
 impl Drop for Buf {
     #[inline]
     fn drop(&mut self) {
-        let mut page = self.head;
+        let mut page = self.shape.head();
         while page != NONE {
             let next = self.link(page).next;
             // SAFETY: the page is this buffer's, which is going.

@@ -23,6 +23,7 @@ impl From<Errno> for HostError {
 /// The gate, with the hypercalls through it counted.
 pub(super) struct Calls<G> {
     gate: G,
+    /// Hypercalls but for notifications.
     made: AtomicU64,
     sends: AtomicU64,
 }
@@ -42,7 +43,7 @@ impl<G: Gate> Calls<G> {
 
     /// Hypercalls of every kind.
     pub(super) fn made(&self) -> u64 {
-        self.made.load(Ordering::Relaxed)
+        self.made.load(Ordering::Relaxed).wrapping_add(self.sends())
     }
 
     /// Event-channel notifications among them.
@@ -53,6 +54,12 @@ impl<G: Gate> Calls<G> {
     #[inline]
     fn call(&self, call: XenCall<'_>) -> Result<u64, Errno> {
         self.made.fetch_add(1, Ordering::Relaxed);
+        self.pass(call)
+    }
+
+    /// Makes a call that is counted already.
+    #[inline]
+    fn pass(&self, call: XenCall<'_>) -> Result<u64, Errno> {
         let result = self.gate.xen_call(call);
         u64::try_from(result).map_err(|_| Errno(result.wrapping_neg()))
     }
@@ -209,7 +216,11 @@ impl<G: Gate> Calls<G> {
     #[inline]
     pub(super) fn send(&self, port: u32) -> Result<(), Errno> {
         self.sends.fetch_add(1, Ordering::Relaxed);
-        self.evtchn(EVTCHNOP_SEND, &mut EvtchnPort { port })
+        let mut operand = EvtchnPort { port };
+        let args = [u64::from(EVTCHNOP_SEND), 0, 0, 0, 0];
+        let bytes = operand.as_mut_bytes();
+        let number = hypercall::EVENT_CHANNEL_OP;
+        self.pass(XenCall::with_operand(number, args, 1, bytes))
             .map(drop)
     }
 
