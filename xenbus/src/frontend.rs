@@ -43,6 +43,8 @@ pub struct Frontend<'b, 'h, P: Platform, G: Gate> {
     watch: WatchId,
     /// The read of the back end's state that is in flight.
     reading: Mutex<Option<Pending<'b, 'h, P, G>>>,
+    /// The store's news when all of it that concerns this device was last known.
+    settled: AtomicU32,
 }
 
 impl<P: Platform, G: Gate> fmt::Debug for Frontend<'_, '_, P, G> {
@@ -140,6 +142,8 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
             back: AtomicU32::new(UNREAD),
             watch,
             reading: Mutex::new(None),
+            // Anything but that: the first look is still to come.
+            settled: AtomicU32::new(store.news().wrapping_sub(1)),
         };
         // The watch fires by itself at the start; whether or not it does, look once.
         store.watches().set(watch);
@@ -291,13 +295,38 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
 
     /// Brings what is known of the back end's state up to date, without waiting: after its watch
     /// fired a read is sent, and a later call finds the answer.
+    #[inline]
     fn refresh(&self) -> Result<(), StoreError> {
         let store = self.store();
-        store.poll_if_signalled()?;
+        // A few loads tell that nothing happened.
+        if store.take_signal() || store.news() != self.settled.load(Ordering::Acquire) {
+            return self.look();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn look(&self) -> Result<(), StoreError> {
+        let store = self.store();
+        let polled = store.poll();
         // Somebody else who is at it does the same.
         let Some(mut reading) = self.reading.try_lock() else {
             return Ok(());
         };
+        let news = store.news();
+        let looked = polled
+            .map_err(StoreError::from)
+            .and_then(|()| self.read_state(&mut reading));
+        let settled =
+            reading.is_none() && !store.is_unfinished() && !store.watches().is_fired(self.watch);
+        if looked.is_err() || settled {
+            self.settled.store(news, Ordering::Release);
+        }
+        looked
+    }
+
+    fn read_state(&self, reading: &mut Option<Pending<'b, 'h, P, G>>) -> Result<(), StoreError> {
+        let store = self.store();
         // What fired while a read was in flight is read at once: nothing else would wake whoever
         // waits for it. Twice is enough, for then a read is in flight again.
         for _ in 0..2 {
@@ -342,6 +371,7 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
     }
 
     /// The back end's state as last seen; `None` when it has no state node.
+    #[inline]
     fn seen(&self) -> Option<State> {
         match self.back.load(Ordering::Acquire) {
             MISSING => None,
@@ -362,6 +392,7 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
 
     /// Whether the device is unplugged, or its back end closes. Cheap enough to ask at every
     /// poll of a queue; never waits.
+    #[inline]
     pub fn gone(&self) -> bool {
         // A connection to xenstore that broke tells nothing about the device.
         let _ = self.refresh();

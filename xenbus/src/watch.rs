@@ -81,6 +81,7 @@ impl Watches {
         Some(id)
     }
 
+    #[inline]
     fn slot(&self, id: WatchId) -> Option<&Slot> {
         self.slots
             .get(id.slot)
@@ -124,6 +125,7 @@ impl Watches {
     }
 
     /// Whether a watch has fired and nobody took note.
+    #[inline]
     pub fn is_fired(&self, id: WatchId) -> bool {
         self.slot(id)
             .is_some_and(|slot| slot.fired.load(Ordering::Acquire))
