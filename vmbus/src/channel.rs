@@ -241,6 +241,23 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
         }
     }
 
+    /// As [`send`](Self::send) of a packet that names one page of memory: see
+    /// [`Sender::send_page`]. `false` when that takes the long way.
+    #[inline(always)]
+    pub fn send_page<const N: usize>(
+        &mut self,
+        transaction_id: u64,
+        payload: &[u64; N],
+        frame: u64,
+        offset: u16,
+        bytes: u32,
+    ) -> bool {
+        self.ends.as_mut().is_some_and(|ends| {
+            ends.sender
+                .send_page(transaction_id, payload, frame, offset, bytes)
+        })
+    }
+
     /// Shows the host what was sent, and signals it if it wants that; returns whether it was.
     #[inline]
     pub fn flush(&mut self) -> bool {
@@ -281,6 +298,29 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
         }
     }
 
+    /// Whether there is a packet to receive. It does not ask whether the device is still there.
+    ///
+    /// # Errors
+    /// [`HostFault`].
+    #[inline(always)]
+    pub fn is_ready(&mut self) -> Result<bool, HostFault> {
+        match &mut self.ends {
+            Some(ends) => ends.receiver.is_ready(),
+            None => Err(HostFault::Withdrawn),
+        }
+    }
+
+    /// Takes a completion of the usual form if `accept` accepts it: see
+    /// [`Receiver::receive_if`]. `None` says nothing of what there is to receive.
+    #[inline(always)]
+    pub fn receive_if<const LEN: usize, const N: usize, R>(
+        &mut self,
+        accept: impl FnOnce(u64, [u64; N]) -> Option<R>,
+    ) -> Option<R> {
+        let ends = self.ends.as_mut()?;
+        ends.receiver.receive_if::<LEN, N, R>(accept)
+    }
+
     /// Gives the room of what was received back to the host, and signals it if it waits for room.
     #[inline]
     pub fn done(&mut self) {
@@ -295,6 +335,7 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
     ///
     /// # Errors
     /// [`HostFault`].
+    #[inline]
     pub fn arm(&mut self) -> Result<bool, HostFault> {
         self.done();
         match &mut self.ends {
@@ -319,6 +360,7 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
     }
 
     /// Whether the host took the device back.
+    #[inline]
     pub fn is_rescinded(&self) -> bool {
         self.bus.is_withdrawn(self.relid)
     }

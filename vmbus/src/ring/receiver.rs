@@ -128,6 +128,51 @@ impl<P: Platform> Receiver<P> {
         self.receive_any(into).map(Some)
     }
 
+    /// Whether there is a packet to receive.
+    ///
+    /// # Errors
+    /// [`HostFault`].
+    #[inline(always)]
+    pub fn is_ready(&mut self) -> Result<bool, HostFault> {
+        if self.is_drained() {
+            return self.look();
+        }
+        Ok(true)
+    }
+
+    /// Takes a completion whose payload is `LEN` words, in one piece and right behind its
+    /// descriptor, if `accept` makes something of its transaction id and the first `N` words of
+    /// the payload. `None` says nothing of the packet, which is still to be received then.
+    #[inline(always)]
+    pub fn receive_if<const LEN: usize, const N: usize, R>(
+        &mut self,
+        accept: impl FnOnce(u64, [u64; N]) -> Option<R>,
+    ) -> Option<R> {
+        const { assert!(N <= LEN) };
+        let total = const { LEN as u32 + DESCRIPTOR + FOOTER };
+        let at = self.read;
+        if total > self.unread {
+            return None;
+        }
+        let packet = self.memory.words().part(place(at), total as usize).ok()?;
+        let expected = const {
+            PacketKind::COMPLETION.0 as u64
+                | (DESCRIPTOR as u64) << 16
+                | (LEN as u64 + DESCRIPTOR as u64) << 32
+        };
+        // The flags are above.
+        if packet.load(0).ok()? << 16 != expected << 16 {
+            return None;
+        }
+        let mut payload = [0; N];
+        let id = packet.load(1).ok()?;
+        packet.read(DESCRIPTOR as usize, &mut payload).ok()?;
+        let taken = accept(id, payload)?;
+        self.read = advance(at, total, self.size);
+        self.unread = self.unread.wrapping_sub(total);
+        Some(taken)
+    }
+
     /// Takes a packet of any form. What was seen of it before does not count.
     #[inline(never)]
     fn receive_any(&mut self, into: &mut [u64]) -> Result<Incoming, HostFault> {
@@ -173,7 +218,7 @@ impl<P: Platform> Receiver<P> {
 
     /// Loads and checks the host's write index; whether there is something to read. Signals are
     /// of no use while there is, so they are masked then.
-    #[inline(never)]
+    #[inline]
     fn look(&mut self) -> Result<bool, HostFault> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -227,6 +272,7 @@ impl<P: Platform> Receiver<P> {
     ///
     /// # Errors
     /// [`HostFault`].
+    #[inline]
     pub fn arm(&mut self) -> Result<bool, HostFault> {
         if !self.is_drained() {
             return Ok(true);

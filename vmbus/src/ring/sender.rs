@@ -125,6 +125,10 @@ impl From<OutOfSpan> for SendError {
     }
 }
 
+/// Words before the payload of a packet that names one page: descriptor, number of ranges, range,
+/// frame.
+const PAGE_HEADER: u32 = 5;
+
 /// Words of the longest packet with its footer: its length is 16 bits.
 const LONGEST: u32 = u16::MAX as u32 + FOOTER_BYTES / 8;
 
@@ -223,6 +227,50 @@ impl<P: Platform> Sender<P> {
         self.write = advance(at, total, self.size);
         self.room = self.room.wrapping_sub(total);
         Ok(())
+    }
+
+    /// Writes a GPA-direct packet whose memory is one page: `bytes` bytes from byte `offset` of
+    /// frame `frame` on. What the host reads and writes there must be lent, as for
+    /// [`Outgoing::gpa_direct`]. `false` when the packet takes the long way, which is
+    /// [`send`](Self::send): nothing was written then that counts.
+    #[inline(always)]
+    pub fn send_page<const N: usize>(
+        &mut self,
+        transaction_id: u64,
+        payload: &[u64; N],
+        frame: u64,
+        offset: u16,
+        bytes: u32,
+    ) -> bool {
+        // The length is known beforehand, and so is all that follows from it.
+        let total = const { N as u32 + PAGE_HEADER + FOOTER_BYTES / 8 };
+        let at = self.write;
+        let one_page = u32::from(offset).wrapping_add(bytes) <= PAGE_SIZE as u32;
+        if one_page
+            && total <= self.room
+            && let Ok(whole) = self.memory.words().part(place(at), total as usize)
+        {
+            let first = const {
+                PacketKind::GPA_DIRECT.0 as u64
+                    | (PAGE_HEADER as u64) << 16
+                    | (N as u64 + PAGE_HEADER as u64) << 32
+                    | (COMPLETION_REQUESTED as u64) << 48
+            };
+            let range = u64::from(bytes) | u64::from(offset) << 32;
+            let header = [first, transaction_id, ONE_RANGE, range, frame];
+            let written = whole.write(0, &header).is_ok()
+                && whole.write(PAGE_HEADER as usize, payload).is_ok()
+                && whole
+                    .store(const { N + PAGE_HEADER as usize }, footer(at))
+                    .is_ok();
+            if !written {
+                return false;
+            }
+            self.write = advance(at, total, self.size);
+            self.room = self.room.wrapping_sub(total);
+            return true;
+        }
+        false
     }
 
     /// Makes room for `total` words by looking at the host's read index.
