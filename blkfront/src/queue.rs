@@ -3,10 +3,10 @@
 use crate::limits::{Limits, Unit};
 use crate::request::{Completion, Op, Request, SubmitError, Tag};
 use crate::slots::Slots;
-use crate::transport::{Data, PushError, Transport, Wire};
+use crate::transport::{Data, PageWire, PushError, Transport, Wire};
 use core::fmt;
 use core::task::Waker;
-use hypercall::shm::{Buf, PAGE_SIZE};
+use hypercall::shm::{Buf, PAGE_SIZE, Segment};
 use hypercall::{HostFault, Platform};
 
 /// The disks of one queue, and the way to them. It names no host, and works as `dyn Block`.
@@ -200,32 +200,45 @@ impl<T: Transport> Queue<T> {
         if self.fault.is_none() {
             self.transport.publish();
         }
+        if self.slots.has_done() {
+            shown = self.show_kept(budget, &mut sink);
+        }
         while shown < budget {
-            let completion = match self.slots.collect_any() {
-                Some(completion) => Ok(Some(completion)),
-                None => match self.transport.pop() {
-                    Ok(Some(answer)) => self.slots.answer(answer),
-                    Ok(None) => match self.look_again(&mut patience) {
-                        Ok(true) => Ok(None),
-                        Ok(false) => break,
-                        Err(fault) => Err(fault),
-                    },
-                    Err(fault) => Err(fault),
-                },
-            };
-            match completion {
-                Ok(Some(completion)) => {
+            let more = match self.transport.pop() {
+                // Shown from within, because a completion handed up costs more than one made.
+                Ok(Some(answer)) => self.slots.answer(answer, |completion| {
                     sink(completion);
                     shown = shown.wrapping_add(1);
-                }
-                Ok(None) => {}
-                Err(fault) => return shown.wrapping_add(self.fail(fault, &mut sink)),
+                }),
+                Ok(None) => match self.look_again(&mut patience) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => break,
+                    Err(fault) => Err(fault),
+                },
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = more {
+                return shown.wrapping_add(self.fail(fault, &mut sink));
             }
         }
         shown
     }
 
+    /// Shows completions that [`Block::reap`] kept.
+    #[cold]
+    fn show_kept(&mut self, budget: usize, sink: &mut dyn FnMut(Completion)) -> usize {
+        let mut shown = 0usize;
+        while shown < budget
+            && let Some(completion) = self.slots.collect_any()
+        {
+            sink(completion);
+            shown = shown.wrapping_add(1);
+        }
+        shown
+    }
+
     /// The ring came up empty: whether there is more after all.
+    #[inline(always)]
     fn look_again(&mut self, patience: &mut u32) -> Result<bool, HostFault> {
         self.transport.check()?;
         *patience = patience.wrapping_sub(1);
@@ -251,8 +264,31 @@ impl<T: Transport> Queue<T> {
         }
     }
 
-    /// Whether the disk could take the request.
+    /// What most requests are: a page of data, and nothing wrong with it. `None` says nothing of
+    /// the others.
     #[inline(always)]
+    fn accept_page(&self, request: &Request) -> Option<Segment> {
+        let limits = &self
+            .transport
+            .units()
+            .get(usize::from(request.unit))?
+            .limits;
+        let data = request.buf.as_ref()?.only_segment(limits.max_bytes)?;
+        if request.op == Op::Write && limits.read_only {
+            return None;
+        }
+        let unaligned = u64::from(limits.sector_size).wrapping_sub(1);
+        let place = request.sector << 9 | u64::from(data.len);
+        if place & unaligned != 0 || data.offset & 511 != 0 {
+            return None;
+        }
+        match request.sector.checked_add(request.count) {
+            Some(end) if end <= limits.sectors => Some(data),
+            _ => None,
+        }
+    }
+
+    /// Whether the disk could take the request.
     fn accept<'r>(&self, request: &'r Request) -> Result<Option<Data<'r>>, SubmitError> {
         let limits = match self.transport.units().get(usize::from(request.unit)) {
             Some(unit) => &unit.limits,
@@ -277,11 +313,42 @@ impl<T: Transport> Queue<T> {
         }
     }
 
-    /// There is no slot: why.
+    /// Submits any request.
+    #[inline(never)]
+    fn submit_any(&mut self, request: Request) -> Result<Tag, (SubmitError, Request)> {
+        // A queue that failed has no slots, so the fault needs no look of its own.
+        let Some(room) = self.slots.room() else {
+            let why = self
+                .fault
+                .map_or(SubmitError::QueueFull, SubmitError::Failed);
+            return Err((why, request));
+        };
+        let wire = match self.accept(&request) {
+            Ok(data) => Wire {
+                id: room.id,
+                op: request.op,
+                unit: request.unit,
+                sector: request.sector,
+                count: request.count,
+                data,
+            },
+            Err(why) => return Err((why, request)),
+        };
+        match self.transport.push(wire) {
+            Ok(kind) => Ok(self.slots.fill(room, kind, request)),
+            Err(why) => Err((self.refused(why), request)),
+        }
+    }
+
     #[cold]
-    fn full(&self) -> SubmitError {
-        self.fault
-            .map_or(SubmitError::QueueFull, SubmitError::Failed)
+    fn refused(&mut self, why: PushError) -> SubmitError {
+        match why {
+            PushError::Full => SubmitError::QueueFull,
+            PushError::Fault(fault) => {
+                self.latch(fault);
+                SubmitError::Failed(fault)
+            }
+        }
     }
 }
 
@@ -297,7 +364,6 @@ fn accept_bare(limits: &Limits, request: &Request) -> Option<Result<(), SubmitEr
     }
 }
 
-#[inline(always)]
 fn accept_buf<'r>(limits: &Limits, buf: &'r Buf) -> Result<Data<'r>, SubmitError> {
     let Some(data) = Data::of(buf) else {
         return Err(SubmitError::Empty);
@@ -357,29 +423,23 @@ impl<T: Transport> Block for Queue<T> {
 
     #[inline]
     fn submit(&mut self, request: Request) -> Result<Tag, (SubmitError, Request)> {
-        // A queue that failed has no slots, so the fault needs no look of its own.
-        let Some(id) = self.slots.next_id() else {
-            return Err((self.full(), request));
+        // Whatever the short way does not take gets its answer, if it is one, on the long way.
+        let Some(room) = self.slots.room() else {
+            return self.submit_any(request);
         };
-        let data = match self.accept(&request) {
-            Ok(data) => data,
-            Err(why) => return Err((why, request)),
+        let Some(data) = self.accept_page(&request) else {
+            return self.submit_any(request);
         };
-        let wire = Wire {
-            id,
-            op: request.op,
+        let page = PageWire {
+            id: room.id,
+            write: request.op == Op::Write,
             unit: request.unit,
             sector: request.sector,
-            count: request.count,
             data,
         };
-        match self.transport.push(wire) {
-            Ok(kind) => Ok(self.slots.fill(id, kind, request)),
-            Err(PushError::Full) => Err((SubmitError::QueueFull, request)),
-            Err(PushError::Fault(fault)) => {
-                self.latch(fault);
-                Err((SubmitError::Failed(fault), request))
-            }
+        match self.transport.push_page(page) {
+            Some(kind) => Ok(self.slots.fill(room, kind, request)),
+            None => self.submit_any(request),
         }
     }
 

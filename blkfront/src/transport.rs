@@ -23,6 +23,21 @@ pub struct Wire<'a> {
     pub data: Option<Data<'a>>,
 }
 
+/// What most requests are: a read or a write whose data is in one page.
+#[derive(Debug, Clone, Copy)]
+pub struct PageWire {
+    /// As in [`Wire`].
+    pub id: u64,
+    /// Whether it writes the disk.
+    pub write: bool,
+    /// As in [`Wire`].
+    pub unit: u8,
+    /// As in [`Wire`].
+    pub sector: u64,
+    /// The data. The queue lets no empty piece through.
+    pub data: Segment,
+}
+
 /// A buffer as it is named to the host.
 #[derive(Debug, Clone, Copy)]
 pub struct Data<'a> {
@@ -86,6 +101,14 @@ pub trait Transport: Send {
 
     /// How many requests the ring holds.
     fn depth(&self) -> usize;
+
+    /// As [`push`](Self::push), for a read or a write of one page, by the shortest way. `None` when
+    /// it takes the long way; then nothing was done.
+    #[inline(always)]
+    fn push_page(&mut self, page: PageWire) -> Option<u8> {
+        let _ = page;
+        None
+    }
 
     /// Writes a request onto the ring, not yet visible to the host. Returns the kind that its
     /// answer must carry. At most [`depth`](Self::depth) requests are on the ring at once.

@@ -73,6 +73,11 @@ pub struct RequestHeader {
 }
 
 impl RequestHeader {
+    /// The first word of a request of one segment, but for its operation, which is added to it.
+    pub const fn of_page(handle: u16) -> u64 {
+        1 << 8 | (handle as u64) << 16
+    }
+
     /// The same bytes as words. Built from its fields they stay in registers.
     #[inline(always)]
     pub const fn words(self) -> [u64; 3] {

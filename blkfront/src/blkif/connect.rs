@@ -1,7 +1,7 @@
 //! Finding out about a disk and agreeing with its back end, through xenstore
 //! (`xen/include/public/io/blkif.h`, "State Diagrams").
 
-use super::abi;
+use super::abi::{self, RequestHeader};
 use super::ring::Ring;
 use super::{Blkif, Link};
 use crate::limits::{Limits, Unit};
@@ -108,6 +108,7 @@ impl<'b, 'h, P: Platform, G: Gate> Blkif<'b, 'h, P, G> {
             flush: abi::OP_FLUSH_DISKCACHE,
             // The low half is what the handle of a request has room for; back ends ignore it.
             handle: device.id as u16,
+            page: RequestHeader::of_page(device.id as u16),
         };
         blkif.open_link()?;
         Ok(blkif)

@@ -9,7 +9,7 @@ pub mod ring;
 
 use crate::limits::Unit;
 use crate::request::{IoError, Op};
-use crate::transport::{Answer, PushError, Transport, Wire};
+use crate::transport::{Answer, PageWire, PushError, Transport, Wire};
 use abi::{RequestHeader, Segment};
 pub use connect::{Config, ConnectError};
 use core::fmt;
@@ -34,6 +34,8 @@ pub struct Blkif<'b, 'h, P: Platform, G: Gate> {
     /// The operation that flushes here: a flush proper, or an empty barrier.
     flush: u8,
     handle: u16,
+    /// The first word of a request of one page, but for its operation.
+    page: u64,
 }
 
 /// What a connection has and a closed device has not.
@@ -76,7 +78,10 @@ fn segment(piece: hypercall::shm::Segment) -> Segment {
     Segment {
         gref: piece.token as u32,
         first_sect: (piece.offset >> 9) as u8,
-        last_sect: (piece.offset.wrapping_add(piece.len).wrapping_sub(1) >> 9) as u8,
+        last_sect: (u32::from(piece.offset)
+            .wrapping_add(u32::from(piece.len))
+            .wrapping_sub(1)
+            >> 9) as u8,
         pad: 0,
     }
 }
@@ -111,6 +116,26 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
     }
 
     #[inline(always)]
+    fn push_page(&mut self, page: PageWire) -> Option<u8> {
+        let link = self.link.as_mut()?;
+        let operation = if page.write {
+            abi::OP_WRITE
+        } else {
+            abi::OP_READ
+        };
+        let first = u64::from(page.data.offset >> 9);
+        let count = u64::from(page.data.len >> 9);
+        let last = first.wrapping_add(count).wrapping_sub(1);
+        link.ring.write_page([
+            u64::from(operation) | self.page,
+            page.id,
+            page.sector,
+            u64::from(page.data.token as u32) | first << 32 | last << 40,
+        ]);
+        Some(operation)
+    }
+
+    #[inline]
     fn push(&mut self, wire: Wire<'_>) -> Result<u8, PushError> {
         let Some(link) = &mut self.link else {
             return Err(PushError::Fault(HostFault::Withdrawn));
@@ -167,6 +192,7 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
         }))
     }
 
+    #[inline]
     fn arm(&mut self) -> bool {
         let Some(link) = &mut self.link else {
             return false;
@@ -176,6 +202,7 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
         link.ring.arm()
     }
 
+    #[inline]
     fn check(&mut self) -> Result<(), HostFault> {
         if self.link.is_none() || self.frontend.gone() {
             return Err(HostFault::Withdrawn);

@@ -52,7 +52,7 @@ impl<P: Platform> Ring<P> {
     /// Writes a request with data, not yet visible to the host. No more than
     /// [`abi::RING_SIZE`] requests may be unanswered; of more than [`abi::MAX_SEGMENTS`] segments
     /// the last are left out.
-    #[inline(always)]
+    #[inline]
     pub fn write(
         &mut self,
         mut header: RequestHeader,
@@ -72,6 +72,16 @@ impl<P: Platform> Ring<P> {
         }
         header.nr_segments = count as u8;
         slot.write_part::<[u64; 3], 0>(&header.words());
+        self.written = self.written.wrapping_add(1);
+    }
+
+    /// Writes a request with one segment, given in words: the header's, then the segment's. As
+    /// [`write`](Self::write) otherwise.
+    #[inline(always)]
+    pub fn write_page(&mut self, words: [u64; 4]) {
+        self.shared()
+            .slot::<Request, { abi::RING }, { abi::RING_SIZE }>(self.written)
+            .write_part::<[u64; 4], 0>(&words);
         self.written = self.written.wrapping_add(1);
     }
 

@@ -1,6 +1,7 @@
 //! Agreeing on a version, and finding the disks of a controller.
 
 use super::abi::{Operation, Packet, Properties, ProtocolVersion, REQUEST_COMPLETION, Version};
+use super::page::PageSrb;
 use super::scsi::{Capacity, Cdb, Inquiry, Mode, Sense};
 use super::{Place, Storvsc, Way, outcome};
 use crate::limits::{Limits, Unit};
@@ -360,6 +361,7 @@ impl<'b, 'h, P: Platform, G: Gate> Storvsc<'b, 'h, P, G> {
             target,
             lun,
             shift: shift as u8,
+            page: PageSrb::new(self.version, target, lun),
         };
         Ok(Some((place, limits)))
     }

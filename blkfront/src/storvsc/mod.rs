@@ -5,11 +5,12 @@
 
 pub mod abi;
 mod connect;
+mod page;
 pub mod scsi;
 
 use crate::limits::Unit;
 use crate::request::{IoError, Op};
-use crate::transport::{Answer, Data, PushError, Transport, Wire};
+use crate::transport::{Answer, Data, PageWire, PushError, Transport, Wire};
 use abi::{
     DATA_NONE, DATA_READ, DATA_WRITE, Operation, Packet, REQUEST_COMPLETION, ShortPacket, Srb,
     SrbFlags, SrbStatus, Version, Win8,
@@ -23,6 +24,7 @@ use hypercall::host::Hypervisor;
 use hypercall::hyperv::HyperV;
 use hypercall::shm::Pool;
 use hypercall::{Gate, HostFault, Platform};
+use page::PageSrb;
 use scsi::{Cdb, Sense};
 use vmbus::abi::packet::PacketKind;
 use vmbus::{Channel, Incoming, Offer, Outgoing, SendError, VmBus};
@@ -57,6 +59,8 @@ struct Place {
     lun: u8,
     /// log2 of 512-byte sectors in a logical block.
     shift: u8,
+    /// What most requests are made of, from Windows 8 on.
+    page: Option<PageSrb>,
 }
 
 impl<P: Platform, G: Gate> fmt::Debug for Storvsc<'_, '_, P, G> {
@@ -204,6 +208,23 @@ impl<P: Platform, G: Gate> Storvsc<'_, '_, P, G> {
             other => log::debug!("storvsc: passed over {other:?} of kind {:?}", incoming.kind),
         }
     }
+
+    /// Takes any answer.
+    #[inline(never)]
+    fn pop_any(&mut self) -> Result<Option<Answer>, HostFault> {
+        let Some((id, packet)) = self.read()? else {
+            return Ok(None);
+        };
+        if packet.short.operation != Operation::COMPLETE_IO {
+            return Err(HostFault::WrongOperation);
+        }
+        Ok(Some(Answer {
+            id,
+            kind: KIND,
+            result: outcome(&packet),
+            moved: Some(packet.short.srb.data_transfer_length),
+        }))
+    }
 }
 
 /// Which way data goes.
@@ -271,11 +292,27 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
         64
     }
 
-    #[inline]
+    #[inline(always)]
+    fn push_page(&mut self, wire: PageWire) -> Option<u8> {
+        let place = self.places.get(usize::from(wire.unit))?;
+        let lba = u32::try_from(wire.sector >> place.shift).ok()?;
+        let blocks = (wire.data.len >> 9) >> place.shift;
+        let bytes = wire.data.len.into();
+        let words = place.page?.words(wire.write, lba, blocks, bytes);
+        let (frame, offset) = (wire.data.token, wire.data.offset);
+        let channel = self.channel.as_mut()?;
+        channel
+            .send_page(wire.id, &words, frame, offset, bytes)
+            .then_some(KIND)
+    }
+
     fn push(&mut self, wire: Wire<'_>) -> Result<u8, PushError> {
-        let Some(&Place { target, lun, shift }) = self.places.get(usize::from(wire.unit)) else {
+        let Some(place) = self.places.get(usize::from(wire.unit)) else {
             return Err(PushError::Fault(HostFault::Withdrawn));
         };
+        let &Place {
+            target, lun, shift, ..
+        } = place;
         let (lba, count) = (wire.sector >> shift, wire.count >> shift);
         let (cdb, way) = match wire.op {
             Op::Read => (Cdb::transfer(false, lba, count), Way::In),
@@ -291,7 +328,6 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
             Err(_) => Err(PushError::Full),
         }
     }
-
     #[inline]
     fn publish(&mut self) {
         if let Some(channel) = &mut self.channel {
@@ -299,22 +335,30 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop(&mut self) -> Result<Option<Answer>, HostFault> {
-        let Some((id, packet)) = self.read()? else {
-            return Ok(None);
+        let Some(channel) = &mut self.channel else {
+            return Err(HostFault::Withdrawn);
         };
-        if packet.short.operation != Operation::COMPLETE_IO {
-            return Err(HostFault::WrongOperation);
+        if !channel.is_ready()? {
+            return Ok(None);
         }
-        Ok(Some(Answer {
-            id,
-            kind: KIND,
-            result: outcome(&packet),
-            moved: Some(packet.short.srb.data_transfer_length),
-        }))
+        // What most answers are: success, in the usual form. Everything else goes the long way.
+        let done = channel.receive_if::<8, 4, _>(|id, words| {
+            let moved = page::success(words)?;
+            (id != 0).then_some((id, moved))
+        });
+        match done {
+            Some((id, moved)) => Ok(Some(Answer {
+                id,
+                kind: KIND,
+                result: Ok(()),
+                moved: Some(moved),
+            })),
+            None => self.pop_any(),
+        }
     }
-
+    #[inline]
     fn arm(&mut self) -> bool {
         let Some(channel) = &mut self.channel else {
             return false;
@@ -325,6 +369,7 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
         channel.arm().unwrap_or(true)
     }
 
+    #[inline]
     fn check(&mut self) -> Result<(), HostFault> {
         match &self.channel {
             Some(channel) if !channel.is_rescinded() => Ok(()),
