@@ -7,21 +7,23 @@ use zerocopy::FromZeros;
 /// Pages of zeroes from guest-physical address 0, in atomic words.
 #[derive(Debug)]
 pub struct FlatMemory {
-    words: Box<[AtomicU64]>,
+    /// One box a page: Miri walks over all of a slice's atomics each time one is reached.
+    pages: Vec<Box<[AtomicU64]>>,
 }
 
 impl FlatMemory {
     /// `pages` pages of 4096 bytes.
     pub fn new(pages: usize) -> Self {
-        let words = <[AtomicU64]>::new_box_zeroed_with_elems(pages * 512);
+        let page = || <[AtomicU64]>::new_box_zeroed_with_elems(512).expect("memory for the guest");
         FlatMemory {
-            words: words.expect("memory for the guest"),
+            pages: (0..pages).map(|_| page()).collect(),
         }
     }
 
     fn word(&self, gpa: u64) -> Result<&AtomicU64, BadAddress> {
-        let index = usize::try_from(gpa / 8).map_err(|_| BadAddress(gpa))?;
-        self.words.get(index).ok_or(BadAddress(gpa))
+        let page = usize::try_from(gpa / 4096).map_err(|_| BadAddress(gpa))?;
+        let page = self.pages.get(page).ok_or(BadAddress(gpa))?;
+        page.get((gpa % 4096 / 8) as usize).ok_or(BadAddress(gpa))
     }
 
     /// The word that holds an aligned field of `bits` bits, and the field's place in it.
