@@ -120,9 +120,12 @@ impl Boot<'_> {
     /// The size of the disk on offer in bytes, if there is one.
     fn disk_bytes(&self) -> Option<u64> {
         match self.offer {
-            Offer::Disk | Offer::Linux | Offer::OldBus | Offer::Silence | Offer::Rescinded(_) => {
-                Some(self.disk.bytes())
-            }
+            Offer::Disk
+            | Offer::Linux
+            | Offer::OldBus
+            | Offer::Silence
+            | Offer::Rescinded(_)
+            | Offer::Detached => Some(self.disk.bytes()),
             Offer::ShortDisk(bytes) => Some(bytes),
             Offer::NoDisk | Offer::NoBus => None,
         }

@@ -48,6 +48,8 @@ pub enum Offer {
     Silence,
     /// The disk, withdrawn with a request in flight after so many of them.
     Rescinded(u32),
+    /// The disk, detached by the toolstack while the guest is at work on it.
+    Detached,
     /// A stock Linux takes the guest's place.
     Linux,
 }

@@ -246,6 +246,12 @@ fn trials() -> Vec<Trial> {
         expect: Expect::Refusal("partition"),
         ..short
     });
+    let pulled = "job=bench rw=randread bs=16k qd=32 secs=60";
+    trials.push(Trial {
+        offer: Offer::Detached,
+        expect: Expect::Refusal("gone"),
+        ..Trial::of_disk(Host::Xen, "detached", pulled, limit)
+    });
     let deaf = Trial::of_disk(Host::QemuHyperV, "no-bus", "job=tour", limit);
     trials.push(Trial {
         offer: Offer::NoBus,

@@ -15,6 +15,7 @@ use crate::initramfs::{self, Tree};
 use crate::paths;
 use crate::progress::Progress;
 use crate::qemu::{Ended, Qemu, run, turn};
+use crate::session::Offer;
 
 /// Boot and shutdown, beside the jobs' own limits.
 const OVERHEAD: Duration = Duration::from_secs(60);
@@ -174,6 +175,15 @@ pub fn job(boot: &Boot<'_>) -> Job {
         ),
         None => (String::new(), ""),
     };
+    // Connected (4), the guest is about to read: three seconds later it is in the midst of it.
+    let detach = if boot.offer == Offer::Detached {
+        format!(
+            "state=/local/domain/0/backend/vbd/$(xl domid {name} 2>/dev/null)/51712/state; \
+             [ \"$(xenstore-read $state 2>/dev/null)\" != 4 ] || {{ sleep 3; xl block-detach {name} xvda; }}; "
+        )
+    } else {
+        String::new()
+    };
     // Native TSC: emulated, each read of it would be an exit.
     boot.job(&format!(
         r#"cat >guest.cfg <<'END'
@@ -194,7 +204,7 @@ log=/var/log/xen/console/guest-{name}.log
 xl dmesg -c >/dev/null
 xl create -F guest.cfg </dev/null >xl.log 2>&1 &
 pid=$! waited=0
-while kill -0 $pid 2>/dev/null && [ $waited -lt {limit} ]; do sleep 1; waited=$((waited + 1)); done
+while kill -0 $pid 2>/dev/null && [ $waited -lt {limit} ]; do {detach}sleep 1; waited=$((waited + 1)); done
 [ $waited -lt {limit} ] || {{ echo "HARNESS the guest's time was up"; xl destroy {name}; }}
 wait $pid
 echo "HARNESS status $?"
