@@ -17,6 +17,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(not(any(feature = "xen", feature = "hyperv")))]
+compile_error!("pv-drivers needs a host: enable the feature `xen`, `hyperv` or both");
+
 mod block;
 mod bus;
 mod host;

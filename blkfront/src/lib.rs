@@ -1,6 +1,6 @@
 //! Disks of either hypervisor behind one queue.
 //!
-//! A [`Queue`](queue::Queue) is one ring of one device. It takes [`Request`]s, owns their buffers while they
+//! A [`Queue`] is one ring of one device. It takes [`Request`]s, owns their buffers while they
 //! are in flight, and gives them back with their [`Completion`]s. Two back ends carry it: `blkif`
 //! on Xen, `storvsc` on Hyper-V. The [`Block`] trait names neither.
 //!
@@ -15,9 +15,6 @@
 //! Blocking ([`blocking`]) and async ([`future`]) use are thin adaptors over `submit` and `poll`.
 #![no_std]
 #![forbid(unsafe_code)]
-
-#[cfg(feature = "alloc")]
-extern crate alloc;
 
 #[cfg(feature = "xen")]
 pub mod blkif;

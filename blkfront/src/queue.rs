@@ -31,7 +31,7 @@ pub trait Block {
     fn in_flight(&self) -> usize;
 
     /// Queues a request. The host learns of it at the next [`publish`](Self::publish) or
-    /// [`poll`](Self::poll), so that a batch costs one notification.
+    /// [`poll_dyn`](Self::poll_dyn), so that a batch costs one notification.
     ///
     /// # Errors
     /// [`SubmitError`], with the request: nothing was done.

@@ -33,6 +33,7 @@ impl<P: Platform> fmt::Debug for Lent<P> {
 
 impl<P: Platform> Lent<P> {
     /// `grant` is the first of the run's consecutive grant references, where the host has them.
+    #[cfg(any(feature = "xen", feature = "hyperv", feature = "hosted"))]
     pub(crate) fn new(pages: Pages<P>, grant: Option<u32>) -> Self {
         Self {
             pages: ManuallyDrop::new(pages),
@@ -41,6 +42,7 @@ impl<P: Platform> Lent<P> {
     }
 
     /// Ends the loan. Only a lender that has seen the host let go may call it.
+    #[cfg(any(feature = "xen", feature = "hyperv"))]
     pub(crate) fn into_pages(self) -> Pages<P> {
         ManuallyDrop::into_inner(self.pages)
     }

@@ -56,7 +56,11 @@ pub fn libraries() -> Result<Vec<(String, Vec<String>)>> {
 
 /// Lints a library with each set of its features, warnings denied.
 pub fn check(package: &str, features: &[String]) -> Result<()> {
-    for set in powerset(features) {
+    // The front door refuses to be built without a host behind it.
+    let hostless = |set: &Vec<String>| {
+        package == "pv-drivers" && !set.iter().any(|f| f == "xen" || f == "hyperv")
+    };
+    for set in powerset(features).into_iter().filter(|set| !hostless(set)) {
         let mut clippy = cargo::command(None);
         clippy.args([
             "clippy",
