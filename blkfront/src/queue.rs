@@ -3,7 +3,7 @@
 use crate::limits::{Limits, Unit};
 use crate::request::{Completion, Op, Request, SubmitError, Tag};
 use crate::slots::Slots;
-use crate::transport::{Data, PageWire, PushError, Transport, Wire};
+use crate::transport::{Answer, Data, PageWire, Popped, PushError, Transport, Wire};
 use core::fmt;
 use core::task::Waker;
 use hypercall::shm::{Buf, PAGE_SIZE, Segment};
@@ -204,21 +204,35 @@ impl<T: Transport> Queue<T> {
             shown = self.show_kept(budget, &mut sink);
         }
         while shown < budget {
-            let more = match self.transport.pop() {
-                // Shown from within, because a completion handed up costs more than one made.
-                Ok(Some(answer)) => self.slots.answer(answer, |completion| {
-                    sink(completion);
-                    shown = shown.wrapping_add(1);
-                }),
+            let taken = match self.transport.pop_success() {
+                Popped::Success { id, kind, moved } => {
+                    if let Some(completion) = self.slots.finish(id, kind, moved) {
+                        sink(completion);
+                        shown = shown.wrapping_add(1);
+                        continue;
+                    }
+                    Ok(Some(Answer {
+                        id,
+                        kind,
+                        result: Ok(()),
+                        moved,
+                    }))
+                }
+                Popped::Empty => Ok(None),
+                Popped::Other => self.transport.pop(),
+            };
+            let more = match taken {
+                Ok(Some(answer)) => self.show(answer, &mut sink),
                 Ok(None) => match self.look_again(&mut patience) {
-                    Ok(true) => Ok(()),
+                    Ok(true) => Ok(0),
                     Ok(false) => break,
                     Err(fault) => Err(fault),
                 },
                 Err(fault) => Err(fault),
             };
-            if let Err(fault) = more {
-                return shown.wrapping_add(self.fail(fault, &mut sink));
+            match more {
+                Ok(more) => shown = shown.wrapping_add(more),
+                Err(fault) => return shown.wrapping_add(self.fail(fault, &mut sink)),
             }
         }
         shown
@@ -235,6 +249,20 @@ impl<T: Transport> Queue<T> {
             shown = shown.wrapping_add(1);
         }
         shown
+    }
+
+    /// Shows the completion that an answer makes; how many that is.
+    #[cold]
+    fn show(
+        &mut self,
+        answer: Answer,
+        sink: &mut dyn FnMut(Completion),
+    ) -> Result<usize, HostFault> {
+        let completion = self.slots.answer(answer)?;
+        Ok(completion.map_or(0, |completion| {
+            sink(completion);
+            1
+        }))
     }
 
     /// The ring came up empty: whether there is more after all.

@@ -81,10 +81,15 @@ impl Slot {
         }
     }
 
-    /// What success comes to that moved so many bytes.
+    /// How many bytes were asked for.
     #[inline(always)]
+    fn asked(&self) -> u32 {
+        self.buf.as_ref().map_or(0, |buf| buf.len() as u32)
+    }
+
+    /// What success comes to that moved so many bytes.
     fn moved(&self, moved: u32) -> Result<Result<(), IoError>, HostFault> {
-        let asked = self.buf.as_ref().map_or(0, |buf| buf.len() as u32);
+        let asked = self.asked();
         if moved == asked {
             Ok(Ok(()))
         } else if moved > asked {
@@ -192,14 +197,33 @@ impl Slots {
         self.table.get_mut(index).filter(|slot| slot.id == tag.0)
     }
 
-    /// Checks an answer against what is in flight. With `Ok` the request is done and its slot free
-    /// again; its completion is shown to `show`, unless its owner abandoned it.
+    /// As [`answer`](Self::answer), for success as it should be: `None` when there is anything
+    /// about it that needs a closer look; then nothing was done.
     #[inline(always)]
-    pub(crate) fn answer(
-        &mut self,
-        answer: Answer,
-        show: impl FnOnce(Completion),
-    ) -> Result<(), HostFault> {
+    pub(crate) fn finish(&mut self, id: u64, kind: u8, moved: Option<u32>) -> Option<Completion> {
+        let index = index_of(id);
+        let slot = self.table.get_mut(index as usize)?;
+        if slot.id != id || slot.kind != u16::from(kind) {
+            return None;
+        }
+        if let Some(moved) = moved
+            && moved != slot.asked()
+        {
+            return None;
+        }
+        slot.id = id.wrapping_add(FREED);
+        self.free |= 1 << index;
+        Some(Completion {
+            tag: Tag(id),
+            op: slot.op,
+            buf: slot.buf.take(),
+            result: Ok(()),
+        })
+    }
+
+    /// Checks an answer against what is in flight. With `Ok(Some)` the request is done and its
+    /// slot free again; `Ok(None)` was abandoned by its owner.
+    pub(crate) fn answer(&mut self, answer: Answer) -> Result<Option<Completion>, HostFault> {
         let index = index_of(answer.id);
         let Some(slot) = self.table.get_mut(index as usize) else {
             return Err(HostFault::UnknownId);
@@ -224,10 +248,8 @@ impl Slots {
         };
         slot.id = answer.id.wrapping_add(FREED);
         self.free |= 1 << index;
-        if slot.kind == u16::from(answer.kind) || !self.notice(index) {
-            show(completion);
-        }
-        Ok(())
+        let abandoned = slot.kind != u16::from(answer.kind) && self.notice(index);
+        Ok((!abandoned).then_some(completion))
     }
 
     /// Wakes who watched a slot that is no longer flying; whether its request was abandoned.
@@ -248,9 +270,7 @@ impl Slots {
     /// Like [`answer`](Self::answer), but leaves the completion in its slot to be collected by
     /// tag.
     pub(crate) fn keep(&mut self, answer: Answer) -> Result<(), HostFault> {
-        let mut done = None;
-        self.answer(answer, |completion| done = Some(completion))?;
-        let Some(done) = done else {
+        let Some(done) = self.answer(answer)? else {
             return Ok(());
         };
         // The slot was just freed; take it back under its old id.

@@ -76,6 +76,24 @@ pub struct Answer {
     pub moved: Option<u32>,
 }
 
+/// What [`Transport::pop_success`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Popped {
+    /// An answer, taken off the ring: as in [`Answer`], with success for its result.
+    Success {
+        /// Which request, by the host's account.
+        id: u64,
+        /// Which kind of request it answers.
+        kind: u8,
+        /// How many bytes it moved, where the protocol says.
+        moved: Option<u32>,
+    },
+    /// The ring is empty.
+    Empty,
+    /// Something else, left for [`Transport::pop`].
+    Other,
+}
+
 /// Why a request did not go onto the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushError {
@@ -119,6 +137,13 @@ pub trait Transport: Send {
 
     /// Makes what was pushed visible, if anything, and rings the bell if the host wants it.
     fn publish(&mut self);
+
+    /// As [`pop`](Self::pop), for an answer that says success in the usual form, by the shortest
+    /// way.
+    #[inline(always)]
+    fn pop_success(&mut self) -> Popped {
+        Popped::Other
+    }
 
     /// Takes one answer.
     ///

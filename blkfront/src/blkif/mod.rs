@@ -9,7 +9,7 @@ pub mod ring;
 
 use crate::limits::Unit;
 use crate::request::{IoError, Op};
-use crate::transport::{Answer, PageWire, PushError, Transport, Wire};
+use crate::transport::{Answer, PageWire, Popped, PushError, Transport, Wire};
 use abi::{RequestHeader, Segment};
 pub use connect::{Config, ConnectError};
 use core::fmt;
@@ -123,9 +123,9 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
         } else {
             abi::OP_READ
         };
+        let end = u64::from(page.data.offset).wrapping_add(u64::from(page.data.len));
         let first = u64::from(page.data.offset >> 9);
-        let count = u64::from(page.data.len >> 9);
-        let last = first.wrapping_add(count).wrapping_sub(1);
+        let last = end.wrapping_sub(1) >> 9;
         link.ring.write_page([
             u64::from(operation) | self.page,
             page.id,
@@ -174,6 +174,25 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
     }
 
     #[inline(always)]
+    fn pop_success(&mut self) -> Popped {
+        let Some(link) = &mut self.link else {
+            return Popped::Other;
+        };
+        match link.ring.peek() {
+            Ok(Some(response)) if response.status == abi::RSP_OKAY => {
+                link.ring.advance();
+                Popped::Success {
+                    id: response.id,
+                    kind: response.operation,
+                    moved: None,
+                }
+            }
+            Ok(None) => Popped::Empty,
+            _ => Popped::Other,
+        }
+    }
+
+    #[inline]
     fn pop(&mut self) -> Result<Option<Answer>, HostFault> {
         let Some(link) = &mut self.link else {
             return Err(HostFault::Withdrawn);

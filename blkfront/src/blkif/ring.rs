@@ -123,9 +123,29 @@ impl<P: Platform> Ring<P> {
     /// Takes an answer.
     ///
     /// # Errors
+    /// As [`peek`](Self::peek).
+    #[inline]
+    pub fn take(&mut self) -> Result<Option<Response>, HostFault> {
+        let response = self.peek()?;
+        if response.is_some() {
+            self.advance();
+        }
+        Ok(response)
+    }
+
+    /// Passes over the answer that was just peeked at.
+    #[inline(always)]
+    pub fn advance(&mut self) {
+        self.taken = self.taken.wrapping_add(1);
+    }
+
+    /// Copies the next answer out, leaving it on the ring. What it says may be different the next
+    /// time.
+    ///
+    /// # Errors
     /// [`HostFault::RingIndex`] when the host claims more answers than it has requests.
     #[inline(always)]
-    pub fn take(&mut self) -> Result<Option<Response>, HostFault> {
+    pub fn peek(&mut self) -> Result<Option<Response>, HostFault> {
         if self.taken == self.seen {
             let produced = self.shared().load_u32::<{ abi::RSP_PROD }>();
             let asked = self.published.wrapping_sub(self.taken);
@@ -141,7 +161,6 @@ impl<P: Platform> Ring<P> {
             .shared()
             .slot::<Request, { abi::RING }, { abi::RING_SIZE }>(self.taken)
             .read_part::<[u64; 2], 0>();
-        self.taken = self.taken.wrapping_add(1);
         Ok(Some(Response::from_words(words)))
     }
 

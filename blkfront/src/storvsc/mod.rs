@@ -10,7 +10,7 @@ pub mod scsi;
 
 use crate::limits::Unit;
 use crate::request::{IoError, Op};
-use crate::transport::{Answer, Data, PageWire, PushError, Transport, Wire};
+use crate::transport::{Answer, Data, PageWire, Popped, PushError, Transport, Wire};
 use abi::{
     DATA_NONE, DATA_READ, DATA_WRITE, Operation, Packet, REQUEST_COMPLETION, ShortPacket, Srb,
     SrbFlags, SrbStatus, Version, Win8,
@@ -208,23 +208,6 @@ impl<P: Platform, G: Gate> Storvsc<'_, '_, P, G> {
             other => log::debug!("storvsc: passed over {other:?} of kind {:?}", incoming.kind),
         }
     }
-
-    /// Takes any answer.
-    #[inline(never)]
-    fn pop_any(&mut self) -> Result<Option<Answer>, HostFault> {
-        let Some((id, packet)) = self.read()? else {
-            return Ok(None);
-        };
-        if packet.short.operation != Operation::COMPLETE_IO {
-            return Err(HostFault::WrongOperation);
-        }
-        Ok(Some(Answer {
-            id,
-            kind: KIND,
-            result: outcome(&packet),
-            moved: Some(packet.short.srb.data_transfer_length),
-        }))
-    }
 }
 
 /// Which way data goes.
@@ -336,28 +319,44 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
     }
 
     #[inline(always)]
-    fn pop(&mut self) -> Result<Option<Answer>, HostFault> {
+    fn pop_success(&mut self) -> Popped {
         let Some(channel) = &mut self.channel else {
-            return Err(HostFault::Withdrawn);
+            return Popped::Other;
         };
-        if !channel.is_ready()? {
-            return Ok(None);
+        match channel.is_ready() {
+            Ok(true) => {}
+            Ok(false) => return Popped::Empty,
+            Err(_) => return Popped::Other,
         }
-        // What most answers are: success, in the usual form. Everything else goes the long way.
         let done = channel.receive_if::<8, 4, _>(|id, words| {
             let moved = page::success(words)?;
             (id != 0).then_some((id, moved))
         });
         match done {
-            Some((id, moved)) => Ok(Some(Answer {
+            Some((id, moved)) => Popped::Success {
                 id,
                 kind: KIND,
-                result: Ok(()),
                 moved: Some(moved),
-            })),
-            None => self.pop_any(),
+            },
+            None => Popped::Other,
         }
     }
+
+    fn pop(&mut self) -> Result<Option<Answer>, HostFault> {
+        let Some((id, packet)) = self.read()? else {
+            return Ok(None);
+        };
+        if packet.short.operation != Operation::COMPLETE_IO {
+            return Err(HostFault::WrongOperation);
+        }
+        Ok(Some(Answer {
+            id,
+            kind: KIND,
+            result: outcome(&packet),
+            moved: Some(packet.short.srb.data_transfer_length),
+        }))
+    }
+
     #[inline]
     fn arm(&mut self) -> bool {
         let Some(channel) = &mut self.channel else {

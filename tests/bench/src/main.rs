@@ -89,3 +89,39 @@ fn usage() -> ExitCode {
     eprintln!("usage: pv-bench blkif|storvsc|virtio|virtio-indirect DEPTH(1-32) BATCHES");
     ExitCode::FAILURE
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What reaches the host, counted: it is the same at every run.
+    fn counters(measure: Measure) -> [u64; 6] {
+        [
+            measure.requests,
+            measure.hypercalls,
+            measure.signals,
+            measure.interrupts,
+            measure.grants,
+            measure.copied,
+        ]
+    }
+
+    #[test]
+    fn a_batch_costs_xen_one_hypercall_one_interrupt_and_no_grant() {
+        assert_eq!(counters(pv::blkif(1, 50)), [50, 50, 50, 50, 0, 0]);
+        assert_eq!(counters(pv::blkif(32, 50)), [1600, 50, 50, 50, 0, 0]);
+    }
+
+    #[test]
+    fn a_batch_costs_hyperv_one_hypercall_one_interrupt_and_no_copy() {
+        assert_eq!(counters(pv::storvsc(1, 50)), [50, 50, 50, 50, 0, 0]);
+        assert_eq!(counters(pv::storvsc(32, 50)), [1600, 50, 50, 50, 0, 0]);
+    }
+
+    #[test]
+    fn the_yardstick_finishes_its_requests() {
+        // Its queue holds 5 requests without indirect descriptors, and 16 with.
+        assert_eq!(virtio::run(false, 5, 20).requests, 100);
+        assert_eq!(virtio::run(true, 16, 20).requests, 320);
+    }
+}
