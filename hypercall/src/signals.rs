@@ -80,13 +80,15 @@ impl Signals {
     /// Takes a signal: whether it was raised since it was last taken.
     #[inline]
     pub fn take(&self, signal: u32) -> bool {
-        match self.word(signal) {
-            // The plain load keeps a poll that finds nothing free of locked instructions.
-            Some((word, bit)) if word.load(Ordering::Relaxed) & bit != 0 => {
-                word.fetch_and(!bit, Ordering::Acquire) & bit != 0
-            }
-            _ => false,
+        // The plain load keeps a poll that finds nothing free of locked instructions.
+        let Some(word) = self.pending.get((signal >> 6) as usize) else {
+            return false;
+        };
+        if word.load(Ordering::Relaxed) >> (signal & 63) & 1 == 0 {
+            return false;
         }
+        let bit = 1 << (signal & 63);
+        word.fetch_and(!bit, Ordering::Acquire) & bit != 0
     }
 
     /// Whether a signal was raised and not yet taken.

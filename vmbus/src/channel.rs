@@ -335,7 +335,7 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
     ///
     /// # Errors
     /// [`HostFault`].
-    #[inline]
+    #[inline(always)]
     pub fn arm(&mut self) -> Result<bool, HostFault> {
         self.done();
         match &mut self.ends {

@@ -297,12 +297,18 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
     /// fired a read is sent, and a later call finds the answer.
     #[inline]
     fn refresh(&self) -> Result<(), StoreError> {
-        let store = self.store();
-        // A few loads tell that nothing happened.
-        if store.take_signal() || store.news() != self.settled.load(Ordering::Acquire) {
-            return self.look();
+        if self.is_settled() {
+            return Ok(());
         }
-        Ok(())
+        self.look()
+    }
+
+    /// Whether nothing happened since all that concerns this device was known, and it was not
+    /// going then. Costs a few loads.
+    #[inline]
+    fn is_settled(&self) -> bool {
+        let store = self.store();
+        !store.take_signal() && store.news() == self.settled.load(Ordering::Acquire)
     }
 
     #[cold]
@@ -319,7 +325,7 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
             .and_then(|()| self.read_state(&mut reading));
         let settled =
             reading.is_none() && !store.is_unfinished() && !store.watches().is_fired(self.watch);
-        if looked.is_err() || settled {
+        if (looked.is_err() || settled) && !self.is_going() {
             self.settled.store(news, Ordering::Release);
         }
         looked
@@ -394,8 +400,15 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
     /// poll of a queue; never waits.
     #[inline]
     pub fn gone(&self) -> bool {
+        if self.is_settled() {
+            return false;
+        }
         // A connection to xenstore that broke tells nothing about the device.
-        let _ = self.refresh();
+        let _ = self.look();
+        self.is_going()
+    }
+
+    fn is_going(&self) -> bool {
         matches!(self.seen(), None | Some(State::Closing | State::Closed))
     }
 
