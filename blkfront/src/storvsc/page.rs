@@ -8,7 +8,7 @@ use super::abi::{
 /// What all such requests to one disk have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PageSrb {
-    /// The third word, but for the way the data goes.
+    /// The third word of a READ.
     address: u64,
 }
 
@@ -24,7 +24,8 @@ impl PageSrb {
         let address = u64::from(target) << 16
             | u64::from(lun) << 24
             | CDB_LENGTH << 32
-            | u64::from(version.sense_size()) << 40;
+            | u64::from(version.sense_size()) << 40
+            | u64::from(DATA_READ) << 48;
         (version >= Version::WIN8).then_some(Self { address })
     }
 
@@ -35,9 +36,11 @@ impl PageSrb {
             .union(SrbFlags::QUEUE_ACTION_ENABLE)
             .bits();
         let (code, way, flag) = if write {
-            (READ | WRITE, DATA_WRITE, SrbFlags::DATA_OUT)
+            const { assert!(DATA_WRITE == 0) };
+            let way = self.address & !(u64::from(DATA_READ) << 48);
+            (READ | WRITE, way, SrbFlags::DATA_OUT)
         } else {
-            (READ, DATA_READ, SrbFlags::DATA_IN)
+            (READ, self.address, SrbFlags::DATA_IN)
         };
         // Both are big-endian, at bytes 2 and 7 of the command.
         let lba = u64::from(lba.swap_bytes());
@@ -45,7 +48,7 @@ impl PageSrb {
         [
             const { Operation::EXECUTE_SRB.0 as u64 | (REQUEST_COMPLETION as u64) << 32 },
             0x34 << 32,
-            self.address | u64::from(way) << 48,
+            way,
             u64::from(bytes) | code << 32 | lba << 48,
             lba >> 16 | blocks << 24,
             0,
