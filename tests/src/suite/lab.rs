@@ -4,6 +4,12 @@ use crate::disk::MemDisk;
 use blkfront::Block;
 use std::sync::{Arc, Mutex};
 
+/// Pages of the machine's memory, and of the pool: little for an interpreter, which zeroes and
+/// grants them one by one.
+pub(super) const RAM_PAGES: usize = if cfg!(miri) { 192 } else { 1024 };
+/// See [`RAM_PAGES`].
+pub(super) const POOL_PAGES: usize = if cfg!(miri) { 32 } else { 400 };
+
 /// How the machine is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {

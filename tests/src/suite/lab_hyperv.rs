@@ -39,7 +39,9 @@ impl HyperVLab {
 
 impl Lab for HyperVLab {
     fn new(setup: Setup) -> Self {
-        let sim = SimHyperV::new(1024, |config| config.shuffle = setup.shuffle);
+        let sim = SimHyperV::new(super::lab::RAM_PAGES, |config| {
+            config.shuffle = setup.shuffle
+        });
         let own = u64::from(setup.sector_size / 512);
         let mut disk = MemDisk::new(setup.sectors / own, setup.sector_size);
         disk.set_read_only(setup.read_only);
@@ -78,8 +80,10 @@ impl Lab for HyperVLab {
                 panic!("no controller was offered");
             };
             let before = self.sim.ram().used_pages();
-            let storvsc = Storvsc::connect(&bus, &offer, Config::default())
-                .expect("a controller that connects");
+            let mut config = Config::default();
+            config.pool_pages = super::lab::POOL_PAGES;
+            let storvsc =
+                Storvsc::connect(&bus, &offer, config).expect("a controller that connects");
             let mut queue = Queue::new(storvsc);
             let result = f(&mut queue);
             if queue.close().is_ok() {

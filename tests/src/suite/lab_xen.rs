@@ -38,7 +38,9 @@ impl XenLab {
 
 impl Lab for XenLab {
     fn new(setup: Setup) -> Self {
-        let sim = SimXen::new(1024, |config| config.seed = setup.shuffle.unwrap_or(0));
+        let sim = SimXen::new(super::lab::RAM_PAGES, |config| {
+            config.seed = setup.shuffle.unwrap_or(0)
+        });
         let own = u64::from(setup.sector_size / 512);
         let mut disk = MemDisk::new(setup.sectors / own, setup.sector_size);
         disk.set_read_only(setup.read_only);
@@ -76,7 +78,7 @@ impl Lab for XenLab {
             };
             let before = self.sim.ram().used_pages();
             let mut config = Config::default();
-            config.pool_pages = 400;
+            config.pool_pages = super::lab::POOL_PAGES;
             let blkif = Blkif::connect(&bus, &device, config).expect("a disk that connects");
             let mut queue = Queue::new(blkif);
             let result = f(&mut queue);
