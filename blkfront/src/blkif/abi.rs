@@ -46,14 +46,6 @@ pub struct Segment {
     pub pad: u16,
 }
 
-impl Segment {
-    /// The same bytes as one word. Built from its fields it stays in a register.
-    #[inline(always)]
-    pub const fn word(self) -> u64 {
-        self.gref as u64 | (self.first_sect as u64) << 32 | (self.last_sect as u64) << 40
-    }
-}
-
 /// The fixed part of `blkif_request`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -70,24 +62,6 @@ pub struct RequestHeader {
     pub id: u64,
     /// First sector, in 512-byte units whatever the disk's sector size.
     pub sector_number: u64,
-}
-
-impl RequestHeader {
-    /// The first word of a request of one segment, but for its operation, which is added to it.
-    pub const fn of_page(handle: u16) -> u64 {
-        1 << 8 | (handle as u64) << 16
-    }
-
-    /// The same bytes as words. Built from its fields they stay in registers.
-    #[inline(always)]
-    pub const fn words(self) -> [u64; 3] {
-        let first = self.operation as u64 | (self.nr_segments as u64) << 8;
-        [
-            first | (self.handle as u64) << 16,
-            self.id,
-            self.sector_number,
-        ]
-    }
 }
 
 /// `blkif_request`.
@@ -136,20 +110,6 @@ pub struct Response {
     pub pad2: u32,
 }
 
-impl Response {
-    /// From the words that hold it.
-    #[inline(always)]
-    pub const fn from_words([id, rest]: [u64; 2]) -> Self {
-        Self {
-            id,
-            operation: rest as u8,
-            pad: 0,
-            status: (rest >> 16) as i16,
-            pad2: 0,
-        }
-    }
-}
-
 /// Where things are in a ring page (`DEFINE_RING_TYPES`): `req_prod`, `req_event`, `rsp_prod`,
 /// `rsp_event`, then the ring.
 pub const REQ_PROD: usize = 0;
@@ -180,37 +140,3 @@ const _: () = {
     assert!(offset_of!(Response, operation) == 8);
     assert!(offset_of!(Response, status) == 10);
 };
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_the_same_bytes() {
-        let segment = Segment {
-            gref: 0x0403_0201,
-            first_sect: 5,
-            last_sect: 6,
-            pad: 0,
-        };
-        assert_eq!(segment.word().to_le_bytes(), segment.as_bytes());
-        let header = RequestHeader {
-            operation: 1,
-            nr_segments: 2,
-            handle: 0x0403,
-            pad: 0,
-            id: 0x1122_3344_5566_7788,
-            sector_number: 9,
-        };
-        assert_eq!(header.words().as_bytes(), header.as_bytes());
-        let response = Response {
-            id: 7,
-            operation: 3,
-            pad: 0,
-            status: -2,
-            pad2: 0,
-        };
-        let words = <[u64; 2]>::read_from_bytes(response.as_bytes()).unwrap();
-        assert_eq!(Response::from_words(words), response);
-    }
-}

@@ -1,11 +1,12 @@
 //! Xen's block interface, blkif: the front end.
 //!
-//! `abi` is the wire, `ring` the shared page, `connect` the hand-shake through xenstore, and
-//! [`Blkif`] joins them to grants and an event channel.
+//! `abi` is the wire, `words` how it is written, `ring` the shared page, `connect` the hand-shake
+//! through xenstore, and [`Blkif`] joins them to grants and an event channel.
 
 pub mod abi;
 mod connect;
 pub mod ring;
+mod words;
 
 use crate::limits::Unit;
 use crate::request::{IoError, Op};
