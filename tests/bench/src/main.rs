@@ -64,11 +64,17 @@ fn main() -> ExitCode {
     let (which, Ok(depth @ 1..=32), Ok(batches @ 1..=10_000_000)) = parsed else {
         return usage();
     };
+    // What the queue of the yardstick holds, without indirect descriptors and with them.
+    let depth = match which {
+        "virtio" => depth.min(5),
+        "virtio-indirect" => depth.min(16),
+        _ => depth,
+    };
     let measure = match which {
         "blkif" => pv::blkif(depth, batches),
         "storvsc" => pv::storvsc(depth, batches),
-        "virtio" => virtio::run(false, depth.min(5), batches),
-        "virtio-indirect" => virtio::run(true, depth.min(16), batches),
+        "virtio" => virtio::run(false, depth, batches),
+        "virtio-indirect" => virtio::run(true, depth, batches),
         _ => return usage(),
     };
     println!(

@@ -6,6 +6,8 @@
 use crate::{Measure, measured, outside};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
@@ -49,6 +51,14 @@ struct Fake {
     driver: usize,
     device: usize,
     seen: u16,
+}
+
+/// How often the device was told, and the time that it took to answer.
+static NOTIFICATIONS: AtomicU64 = AtomicU64::new(0);
+static SERVING: AtomicU64 = AtomicU64::new(0);
+
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos() as u64
 }
 
 const VERSION_1: u64 = 1 << 32;
@@ -112,7 +122,12 @@ impl Transport for Fake {
         256
     }
     fn notify(&mut self, _: u16) {
-        outside(|| self.serve());
+        outside(|| {
+            let start = Instant::now();
+            NOTIFICATIONS.fetch_add(1, Ordering::Relaxed);
+            self.serve();
+            SERVING.fetch_add(nanoseconds(start.elapsed()), Ordering::Relaxed);
+        });
     }
     fn get_status(&self) -> DeviceStatus {
         DeviceStatus::DRIVER_OK
@@ -166,7 +181,10 @@ pub fn run(indirect: bool, depth: usize, batches: u64) -> Measure {
     let mut blk = VirtIOBlk::<Identity, _>::new(fake).expect("the fake device starts");
     let mut slots: Vec<Slot> = (0..depth).map(|_| Slot::default()).collect();
     let mut data = vec![[0u8; 4096]; depth];
+    let before = [&NOTIFICATIONS, &SERVING].map(|count| count.load(Ordering::Relaxed));
+    let mut spent = 0;
     for _ in 0..batches {
+        let start = Instant::now();
         measured(|| {
             for (i, (slot, data)) in slots.iter_mut().zip(&mut data).enumerate() {
                 // SAFETY: slot and data stay where they are and are not touched until the request
@@ -187,9 +205,14 @@ pub fn run(indirect: bool, depth: usize, batches: u64) -> Measure {
                 .expect("the fake device succeeds");
             }
         });
+        spent += nanoseconds(start.elapsed());
     }
+    let [signals, serving] = [(&NOTIFICATIONS, before[0]), (&SERVING, before[1])]
+        .map(|(count, before)| count.load(Ordering::Relaxed) - before);
     Measure {
         requests: batches * depth as u64,
+        signals,
+        nanoseconds: spent.saturating_sub(serving),
         ..Measure::default()
     }
 }
