@@ -19,7 +19,7 @@ use crate::{counters, paths, table};
 const JOBS: [(&str, &str); 4] = [
     ("one-by-one", "job=bench rw=randread bs=4k qd=1 secs=2"),
     ("in-flight", "job=bench rw=randread bs=4k qd=32 secs=2"),
-    ("streaming", "job=bench rw=read bs=64k qd=8 secs=2"),
+    ("streaming", "job=bench rw=read bs=32k qd=8 secs=2"),
     ("writing", "job=bench rw=randwrite bs=4k qd=32 secs=2"),
 ];
 
