@@ -4,12 +4,11 @@
 //! whichever host it wakes up on: **Xen** (hypercalls, grant tables, event channels, xenstore,
 //! blkif) or **Hyper-V** (hypercalls, SynIC, VMBus, storvsc). The kernel's own code names neither:
 //!
-//! 1. it implements [`Platform`] (pages, frames, time, waiting: nine methods);
+//! 1. it implements [`Platform`] (pages, frames, time, waiting: eight methods);
 //! 2. it finds its [`Host`], and calls [`Hypervisor::on_interrupt`] from the handler of one vector;
 //! 3. it brings the [`Bus`] up and opens what the bus offers.
 //!
-//! `examples/minimal.rs` shows all of it in some sixty lines; `examples/guest` is a kernel that
-//! boots on both hosts.
+//! [`first_disk`] shows all of it; `examples/guest` is a kernel that boots on both hosts.
 //!
 //! The host is not trusted: nothing it does makes this library panic, hang or touch memory it
 //! should not. Misuse by the kernel is a compile error where that is possible, and otherwise a
