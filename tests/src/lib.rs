@@ -3,6 +3,7 @@
 
 pub mod disk;
 pub mod hyperv;
+pub mod interrupts;
 pub mod memory;
 pub mod ram;
 pub mod rng;

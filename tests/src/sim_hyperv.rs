@@ -15,13 +15,13 @@
 //! ```
 
 use crate::hyperv::machine::{HostConfig, HyperVHost};
+use crate::interrupts::Interrupts;
 use hypercall::Hypervisor;
 use hypercall::detect::{Detected, detect};
 use hypercall::gate::{Gate, HvCall, HvGet, HvRegister, HvSet, XenCall};
 use hypercall::hyperv::HyperV;
 use hypercall::shm::hosted::{Hosted, Machine, Ram};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The vector that the SynIC raises.
@@ -33,15 +33,12 @@ pub type Platform = Hosted<SimHyperV>;
 /// The hypervisor driver over simulated Hyper-V.
 pub type SimDriver = HyperV<Platform, SimHyperV>;
 
-type Handler = Arc<dyn Fn() + Send + Sync>;
-
 /// A guest's processor on a simulated Hyper-V host. Clones are the same machine.
 #[derive(Clone)]
 pub struct SimHyperV {
     host: Arc<Mutex<HyperVHost<Ram>>>,
     ram: Ram,
-    handler: Arc<Mutex<Option<Handler>>>,
-    interrupts: Arc<AtomicU64>,
+    interrupts: Interrupts,
 }
 
 impl fmt::Debug for SimHyperV {
@@ -59,8 +56,7 @@ impl SimHyperV {
         Self {
             host: Arc::new(Mutex::new(HyperVHost::new(ram.clone(), config))),
             ram,
-            handler: Arc::default(),
-            interrupts: Arc::default(),
+            interrupts: Interrupts::default(),
         }
     }
 
@@ -105,7 +101,7 @@ impl SimHyperV {
 
     /// What runs when the vector is raised.
     pub fn on_interrupt(&self, handler: impl Fn() + Send + Sync + 'static) {
-        *self.handler.lock().expect("no panic inside") = Some(Arc::new(handler));
+        self.interrupts.set_handler(handler);
     }
 
     /// Delivers an interrupt that is due; whether there was one.
@@ -114,13 +110,7 @@ impl SimHyperV {
             return false;
         };
         assert_eq!(vector, VECTOR, "the vector that was asked for");
-        let handler = self.handler.lock().expect("no panic inside").clone();
-        if let Some(handler) = handler {
-            handler();
-        }
-        // Counted when it has been handled: until the handler clears an event flag, the host
-        // raises no other interrupt for it.
-        self.interrupts.fetch_add(1, Ordering::AcqRel);
+        self.interrupts.take();
         true
     }
 
@@ -143,7 +133,7 @@ impl Machine for SimHyperV {
     }
 
     fn wait_token(&self) -> u64 {
-        self.interrupts.load(Ordering::Acquire)
+        self.interrupts.taken()
     }
 
     fn wait(&self, token: u64, until: u64) {

@@ -14,6 +14,7 @@
 //! assert!(sim.host().complaints().is_empty());
 //! ```
 
+use crate::interrupts::Interrupts;
 use crate::memory::GuestMemory;
 use crate::xen::gate::XenGate;
 use crate::xen::machine::{Config, XenHost};
@@ -23,8 +24,8 @@ use hypercall::gate::{Gate, HvCall, HvGet, HvSet, XenCall};
 use hypercall::shm::hosted::{Hosted, Machine, Ram};
 use hypercall::shm::{PAGE_SIZE, Pages};
 use hypercall::xen::Xen;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard};
 
 /// The vector that events raise.
 pub const VECTOR: u8 = 0x30;
@@ -38,15 +39,12 @@ pub type SimDriver = Xen<Platform, SimXen>;
 /// How far time goes on at once while nothing happens, in nanoseconds.
 const STEP: u64 = 1_000_000;
 
-type Handler = Arc<dyn Fn() + Send + Sync>;
-
 /// A guest's processor on a simulated Xen host. Clones are the same machine.
 #[derive(Clone)]
 pub struct SimXen {
     gate: XenGate<Ram>,
     ram: Ram,
-    handler: Arc<Mutex<Option<Handler>>>,
-    interrupts: Arc<AtomicU64>,
+    interrupts: Interrupts,
     /// Threads that wait.
     waiting: Arc<AtomicUsize>,
     /// A page in which the host finds what the real one finds by a linear address.
@@ -81,8 +79,7 @@ impl SimXen {
         SimXen {
             gate: XenGate::new(host),
             ram,
-            handler: Arc::default(),
-            interrupts: Arc::default(),
+            interrupts: Interrupts::default(),
             waiting: Arc::default(),
             bounce,
         }
@@ -128,7 +125,7 @@ impl SimXen {
 
     /// What runs when the vector is raised.
     pub fn on_interrupt(&self, handler: impl Fn() + Send + Sync + 'static) {
-        *self.handler.lock().expect("no panic inside") = Some(Arc::new(handler));
+        self.interrupts.set_handler(handler);
     }
 
     /// Delivers an interrupt that is due; whether there was one.
@@ -137,13 +134,7 @@ impl SimXen {
             return false;
         };
         assert_eq!(vector, VECTOR, "the vector that was asked for");
-        let handler = self.handler.lock().expect("no panic inside").clone();
-        if let Some(handler) = handler {
-            handler();
-        }
-        // Counted when it has been handled: what the host did before the handler cleared the
-        // event raises no other interrupt, and must wake whoever looked before.
-        self.interrupts.fetch_add(1, Ordering::AcqRel);
+        self.interrupts.take();
         true
     }
 
@@ -165,7 +156,7 @@ impl Machine for SimXen {
     }
 
     fn wait_token(&self) -> u64 {
-        self.interrupts.load(Ordering::Acquire)
+        self.interrupts.taken()
     }
 
     fn wait(&self, token: u64, until: u64) {
