@@ -1,7 +1,8 @@
 //! Shell jobs that run inside a booted Linux (the one with KVM, or Xen's dom0): how they get in by an
 //! archive appended to the initramfs, and how their output is cut out of the console.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -9,7 +10,11 @@ use anyhow::Result;
 use super::quote;
 use crate::initramfs::Tree;
 use crate::paths;
-use crate::qemu::Line;
+use crate::progress::Progress;
+use crate::qemu::{Ended, Line, run, turn};
+
+/// Boot and shutdown, beside the jobs' own limits.
+const OVERHEAD: Duration = Duration::from_secs(60);
 
 /// Something to run in the machine.
 pub struct Job {
@@ -38,7 +43,7 @@ pub struct Outcome {
 pub const RUN: &str = include_str!("../../init/jobs.sh");
 
 /// The line after which the machine has nothing more to say.
-pub const DONE: &str = "@@ done";
+const DONE: &str = "@@ done";
 
 /// Packs the jobs into an archive called `name`. A file that several jobs use is packed once; each job gets
 /// copies of its own when its turn comes.
@@ -77,7 +82,7 @@ fn pack(jobs: &[Job]) -> Tree {
 }
 
 /// What a console line says to someone waiting, if anything.
-pub fn news(machine: &str, line: &Line) -> Option<String> {
+fn news(machine: &str, line: &Line) -> Option<String> {
     let words: Vec<&str> = line.text.strip_prefix("@@ ")?.split(' ').collect();
     match words.as_slice() {
         ["begin", name, _] => Some(format!("{machine}: {name}")),
@@ -87,6 +92,33 @@ pub fn news(machine: &str, line: &Line) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// Boots a machine and lets it run its jobs to their end. `machine` is what people call it.
+pub fn boot(
+    command: Command,
+    jobs: &[Job],
+    machine: &str,
+    log: &Path,
+    progress: &Progress,
+) -> Result<Vec<Outcome>> {
+    let limit = jobs.iter().fold(OVERHEAD, |sum, job| sum + job.limit);
+    let _turn = turn()?;
+    let run = run(command, log, limit, |line| {
+        if let Some(news) = news(machine, line) {
+            progress.step(&news);
+        }
+        line.text.starts_with(DONE)
+    })?;
+    if run.ended != Ended::Marker {
+        let took = run.took.as_secs_f64();
+        progress.note(&format!(
+            "{machine} did not reach its end ({:?} after {took:.0} s); see {}",
+            run.ended,
+            log.display()
+        ));
+    }
+    Ok(outcomes(jobs.iter().map(|j| j.name.as_str()), &run.lines))
 }
 
 /// Cuts the console into the jobs' parts, in the jobs' order.

@@ -2,7 +2,6 @@
 //! when this machine has none. One boot serves many jobs.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Result;
 
@@ -12,10 +11,8 @@ use crate::debian::Debian;
 use crate::initramfs::{self, Tree};
 use crate::paths;
 use crate::progress::Progress;
-use crate::qemu::{Ended, Qemu, run, turn};
+use crate::qemu::Qemu;
 
-/// Boot and shutdown, beside the jobs' own limits.
-const OVERHEAD: Duration = Duration::from_secs(60);
 /// What QEMU loads when it runs below.
 const FIRMWARE: [&str; 3] = ["linuxboot_dma.bin", "pvh.bin", "kvmvapic.bin"];
 
@@ -82,25 +79,6 @@ pub fn boot(
         .arg("-initrd")
         .arg(initrd)
         .args(["-append", linux::ARGS]);
-    let limit = jobs.iter().fold(OVERHEAD, |sum, job| sum + job.limit);
     progress.step("booting the Linux with KVM");
-    let _turn = turn()?;
-    let run = run(command, log, limit, |line| {
-        if let Some(news) = jobs::news("the Linux with KVM", line) {
-            progress.step(&news);
-        }
-        line.text.starts_with(jobs::DONE)
-    })?;
-    if run.ended != Ended::Marker {
-        let took = run.took.as_secs_f64();
-        progress.note(&format!(
-            "the Linux with KVM did not reach its end ({:?} after {took:.0} s); see {}",
-            run.ended,
-            log.display()
-        ));
-    }
-    Ok(jobs::outcomes(
-        jobs.iter().map(|j| j.name.as_str()),
-        &run.lines,
-    ))
+    jobs::boot(command, jobs, "the Linux with KVM", log, progress)
 }

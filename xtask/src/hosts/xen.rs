@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Result;
 
@@ -14,11 +13,9 @@ use crate::debian::Debian;
 use crate::initramfs::{self, Tree};
 use crate::paths;
 use crate::progress::Progress;
-use crate::qemu::{Ended, Qemu, run, turn};
+use crate::qemu::Qemu;
 use crate::session::Offer;
 
-/// Boot and shutdown, beside the jobs' own limits.
-const OVERHEAD: Duration = Duration::from_secs(60);
 /// Debian names its Xen's files by it.
 const VERSION: &str = "4.20";
 const MODULES: [&str; 10] = [
@@ -139,27 +136,8 @@ pub fn boot(
         "-initrd",
         "vmlinux console=hvc0 quiet mitigations=off,dom0.initrd",
     ]);
-    let limit = jobs.iter().fold(OVERHEAD, |sum, job| sum + job.limit);
     progress.step("booting Xen");
-    let _turn = turn()?;
-    let run = run(command, log, limit, |line| {
-        if let Some(news) = jobs::news("Xen's dom0", line) {
-            progress.step(&news);
-        }
-        line.text.starts_with(jobs::DONE)
-    })?;
-    if run.ended != Ended::Marker {
-        let took = run.took.as_secs_f64();
-        progress.note(&format!(
-            "Xen's dom0 did not reach its end ({:?} after {took:.0} s); see {}",
-            run.ended,
-            log.display()
-        ));
-    }
-    Ok(jobs::outcomes(
-        jobs.iter().map(|j| j.name.as_str()),
-        &run.lines,
-    ))
+    jobs::boot(command, jobs, "Xen's dom0", log, progress)
 }
 
 /// The guest as a PVH domU whose disk is served by blkback from a loop device, which leaves the VHD's footer
