@@ -5,6 +5,7 @@ pub mod disk;
 pub mod hyperv;
 pub mod interrupts;
 pub mod memory;
+pub mod net;
 pub mod ram;
 pub mod rng;
 pub mod sim_hyperv;

@@ -8,7 +8,8 @@
 //! * [`Page`], [`Span`] and [`Words`] are views of one page, of any run of bytes, of aligned
 //!   words.
 //! * [`Pages`] owns a run of pages; [`Lent`] is a run the host was given access to.
-//! * [`Pool`] cuts lent pages into [`Buf`]s that return by themselves.
+//! * [`Pool`] cuts lent pages into [`Buf`]s that return by themselves; [`Sections`] hands out parts
+//!   of a run that is one piece to the host.
 //!
 //! Memory that the host may still write is never given back to the kernel: a [`Lent`] that is
 //! dropped instead of reclaimed is leaked on purpose.
@@ -20,6 +21,7 @@ mod lent;
 mod page;
 mod pages;
 mod pool;
+mod sections;
 mod span;
 #[cfg(all(test, feature = "hosted"))]
 #[expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
@@ -31,6 +33,7 @@ pub use lent::{Access, Lent};
 pub use page::{Page, Slot, full_barrier};
 pub use pages::{HostPage, OutOfPages, Pages};
 pub use pool::{Pool, PoolError};
+pub use sections::{Section, Sections, Ticket};
 pub use span::{OutOfSpan, Span};
 pub use words::Words;
 

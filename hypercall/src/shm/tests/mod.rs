@@ -5,6 +5,7 @@
 
 mod access;
 mod pool;
+mod sections;
 
 use super::hosted::{Hosted, Machine, Ram};
 use super::{Lent, Pages, Pool};
