@@ -4,8 +4,13 @@
 //! guest is to receive. What is at the other end may be a test ([`cable`]) or a switch.
 
 mod cable;
+pub mod finish;
+pub mod headers;
+pub mod samples;
 
 pub use cable::{Cable, cable};
+pub use finish::{Takes, fault, finish};
+pub use headers::Headers;
 
 /// The state of a frame's transport checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,4 +65,10 @@ pub trait Port: Send {
 
     /// Whether [`receive`](Self::receive) has one.
     fn is_ready(&self) -> bool;
+
+    /// Lets what is on the line move by one step; whether there was something to move. A back end
+    /// that has nothing else to do calls it.
+    fn step(&mut self) -> bool {
+        false
+    }
 }

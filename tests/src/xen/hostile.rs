@@ -46,6 +46,66 @@ pub enum BlkMischief {
     NoEvent,
 }
 
+/// How the network back end misbehaves: to the guest's transmit ring, chance by chance of an
+/// answered chain, or to its receive ring, chance by chance of a slot about to be filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetMischief {
+    /// Sends frames and never answers.
+    TxSilent,
+    /// Adds to the response producer index.
+    TxJump(u32),
+    /// Answers with this id instead of the request's.
+    TxId(u16),
+    /// Answers every slot twice.
+    TxTwice,
+    /// Answers with this status.
+    TxStatus(i16),
+    /// Scribbles over requests in the ring before answering in the same slots.
+    TxScribble,
+    /// Answers and sends no event.
+    TxNoEvent,
+    /// Takes the buffer and never answers.
+    RxSilent,
+    /// Adds to the response producer index.
+    RxJump(u32),
+    /// Answers with this id instead of the buffer's.
+    RxId(u16),
+    /// Answers every slot twice.
+    RxTwice,
+    /// States this size, or this error, whatever was written.
+    RxStatus(i16),
+    /// States this offset, whatever was written where.
+    RxOffset(u16),
+    /// Adds these flags: `more_data` without an end, an extra that does not come.
+    RxFlags(u16),
+    /// Adds an extra of this type, with these flags, to the frame.
+    RxExtra { kind: u8, flags: u8 },
+    /// Adds extras that never end.
+    RxExtraForever,
+    /// Adds a segmentation of this size and type.
+    RxGso { size: u16, kind: u8 },
+    /// Scribbles over requests in the ring before answering in the same slots.
+    RxScribble,
+    /// Answers and sends no event.
+    RxNoEvent,
+}
+
+impl NetMischief {
+    /// Whether it is done to the transmit ring.
+    pub fn of_transmit(self) -> bool {
+        use NetMischief::*;
+        matches!(
+            self,
+            TxSilent | TxJump(_) | TxId(_) | TxTwice | TxStatus(_) | TxScribble | TxNoEvent
+        )
+    }
+
+    /// Whether it is done to the receive ring.
+    pub fn of_receive(self) -> bool {
+        !self.of_transmit()
+    }
+}
+
 /// When a mischief strikes: it lets `after` chances pass and takes the next `times`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strike {
@@ -87,6 +147,14 @@ impl<T: Copy> Plan<T> {
         let plan = plan.as_mut()?;
         plan.when.due().then_some(plan.what)
     }
+
+    /// The same, where a chance is one only for mischiefs of some kind.
+    pub fn strike_if(plan: &mut Option<Plan<T>>, kind: impl FnOnce(T) -> bool) -> Option<T> {
+        match plan {
+            Some(planned) if kind(planned.what) => Plan::strike(plan),
+            _ => None,
+        }
+    }
 }
 
 /// Every knob, all off by default.
@@ -96,6 +164,8 @@ pub struct Hostile {
     pub store: Option<Plan<StoreMischief>>,
     /// Per response to the guest.
     pub blk: Option<Plan<BlkMischief>>,
+    /// Per chain answered, or per receive buffer.
+    pub net: Option<Plan<NetMischief>>,
     /// Back ends do not give grant mappings back until this is off again.
     pub hold_grants: bool,
     /// Events on seeded ports of the guest, one a step, this many.

@@ -21,10 +21,34 @@ pub enum Complaint {
         id: u64,
         why: &'static str,
     },
+    /// A frame the back end will not send, or a receive buffer it cannot use.
+    BadFrame {
+        device: u32,
+        queue: usize,
+        id: u16,
+        why: &'static str,
+    },
     /// The xenstore connection was given up.
     StoreProtocol,
     /// A front end's keys are missing or unusable.
     BadKeys { device: u32, why: &'static str },
+}
+
+/// What network back ends counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetCounters {
+    /// Frames sent for the guest, slots of data they had, and bytes.
+    pub tx_frames: u64,
+    pub tx_slots: u64,
+    pub tx_bytes: u64,
+    /// Responses put on transmit rings, those of extras too.
+    pub tx_responses: u64,
+    /// Frames delivered to the guest, slots they filled, those of extras too, and bytes.
+    pub rx_frames: u64,
+    pub rx_slots: u64,
+    pub rx_bytes: u64,
+    /// Frames for the guest that it cannot take: too long for its MTU or for one buffer.
+    pub rx_dropped: u64,
 }
 
 /// Counted by the host. Drivers count on their own side; the two must agree.
@@ -50,6 +74,8 @@ pub struct Counters {
     pub bytes_read: u64,
     /// Bytes written to disks by the guest.
     pub bytes_written: u64,
+    /// What network back ends counted.
+    pub net: NetCounters,
     /// Grant mappings made and given back.
     pub grant_maps: u64,
     pub grant_unmaps: u64,

@@ -50,6 +50,7 @@ use super::hostile::Hostile;
 use super::ledger::{Complaint, Counters, Ledger};
 use super::site::Site;
 use super::time::Clock;
+use super::vif::Vif;
 use super::xenbus::{Vbd, VbdSpec};
 use super::xenstore_ring::StoreRing;
 use super::xenstored::Xenstored;
@@ -80,10 +81,11 @@ pub struct XenHost<M> {
     pub(super) shutdown: Option<u32>,
     cpu: Cpu,
     msrs: BTreeMap<u32, u64>,
-    store: Xenstored,
+    pub(super) store: Xenstored,
     vbds: Vec<Vbd>,
-    hostile: Hostile,
-    rng: Rng,
+    pub(super) vifs: Vec<Vif>,
+    pub(super) hostile: Hostile,
+    pub(super) rng: Rng,
 }
 
 impl<M: GuestMemory> XenHost<M> {
@@ -151,6 +153,7 @@ impl<M: GuestMemory> XenHost<M> {
             msrs: BTreeMap::new(),
             store,
             vbds: Vec::new(),
+            vifs: Vec::new(),
             hostile: Hostile::default(),
             rng,
             config,
@@ -368,7 +371,7 @@ impl<M: GuestMemory> XenHost<M> {
     /// several could, follows the seed.
     pub fn step(&mut self) -> bool {
         self.pump();
-        let actors = 4 + 2 * self.vbds.len() as u64;
+        let actors = 4 + 2 * (self.vbds.len() + self.vifs.len()) as u64;
         let first = self.rng.below(actors);
         for turn in 0..actors {
             let acted = self.act((first + turn) % actors);
@@ -420,10 +423,23 @@ impl<M: GuestMemory> XenHost<M> {
             3 => Ok(false),
             _ => {
                 let n = ((actor - 4) / 2) as usize;
+                let back_end = actor % 2 == 1;
                 let Some(vbd) = self.vbds.get_mut(n) else {
-                    return Ok(false);
+                    let n = n - self.vbds.len();
+                    let Some(vif) = self.vifs.get_mut(n) else {
+                        return Ok(false);
+                    };
+                    if back_end {
+                        return vif.net.step(&mut site);
+                    }
+                    if vif.gone() {
+                        vif.destroy(&mut self.store, &mut site);
+                        self.vifs.remove(n);
+                        return Ok(true);
+                    }
+                    return Ok(vif.step(&mut self.store, &mut site));
                 };
-                if actor % 2 == 1 {
+                if back_end {
                     return vbd.blk.step(&mut site);
                 }
                 if vbd.gone() {
@@ -445,6 +461,9 @@ impl<M: GuestMemory> XenHost<M> {
         if left == 0 {
             for device in self.vbds.iter().map(|vbd| vbd.device).collect::<Vec<_>>() {
                 self.close_back_end(device);
+            }
+            for device in self.vifs.iter().map(|vif| vif.device).collect::<Vec<_>>() {
+                self.close_net_back_end(device);
             }
         }
     }
@@ -473,6 +492,9 @@ impl<M: GuestMemory> XenHost<M> {
         for path in self.store.take_changed() {
             for vbd in &mut self.vbds {
                 vbd.path_changed(&path);
+            }
+            for vif in &mut self.vifs {
+                vif.path_changed(&path);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! `xen/include/public/*.h` of Xen 4.20 for an x86-64 guest. No logic.
 
 pub mod blkif;
+pub mod netif;
 pub mod ops;
 pub mod pages;
 

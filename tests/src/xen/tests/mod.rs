@@ -9,5 +9,7 @@ mod guest;
 mod hostile;
 mod lifecycle;
 mod mad;
+mod net;
+mod net_guest;
 mod store;
 mod tree;
