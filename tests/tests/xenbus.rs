@@ -11,7 +11,7 @@ use pv_tests::xen::xenbus::{Leftover, VbdSpec};
 use pv_tests::xen::xenstored::StoreHabits;
 use std::collections::BTreeSet;
 use xenbus::{
-    Config, ConnectError, Device, FrontendError, Kind, State, StoreError, XenBus, XsError,
+    Config, ConnectError, Device, FrontendError, Kind, State, StoreError, Watched, XenBus, XsError,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -687,4 +687,33 @@ fn a_back_end_that_does_not_move_is_named() {
         .write("/local/domain/5/device/vbd/2/backend-id", "-7");
     assert!(bus.frontend(&vbd(2)).is_err());
     assert_eq!(frontend.backend_state(), Ok(State::InitWait));
+}
+
+#[test]
+fn a_watched_value_tells_of_its_changes() {
+    let (sim, xen) = SimXen::boot(256, |config| config.store = odd_habits());
+    let bus = connect(&xen);
+    let value = "/local/domain/5/data/speed";
+    bus.store().write(None, "data/speed", b"1").unwrap();
+    let mut watched = Watched::new(bus.store(), "data", "speed").unwrap();
+    let (sim, watched) = (&sim, &mut watched);
+    let mut after = |write: Option<&str>| {
+        match write {
+            Some(text) => sim.host().store_mut().write(value, text),
+            None => sim.host().store_mut().remove(value),
+        };
+        let mut last = None;
+        for _ in 0..20 {
+            sim.settle();
+            last = watched.poll().or(last);
+        }
+        last.map(|text| text.map(|text| text.to_string()))
+    };
+    assert_eq!(after(Some("1")), Some(Some("1".into())));
+    assert_eq!(after(Some("20")), Some(Some("20".into())));
+    assert_eq!(after(None), Some(None));
+    assert_eq!(after(Some("3")), Some(Some("3".into())));
+    // Longer than such a value may be.
+    assert_eq!(after(Some(&"x".repeat(40))), Some(None));
+    assert_eq!(sim.host().complaints(), []);
 }

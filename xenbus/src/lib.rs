@@ -7,6 +7,7 @@
 //! * [`wire`] is the format, [`proto`] the book-keeping of requests in flight (values in, values
 //!   out), [`ring`] the shared page;
 //! * [`store`] joins them: [`Xenstore`] reads, writes, lists, watches, in transactions if need be;
+//! * [`watched`] keeps an eye on one value;
 //! * [`state`] is the state machine of a connection, [`frontend`] drives it for one device;
 //! * [`bus`] finds the devices and notices those that come and go.
 //!
@@ -53,6 +54,7 @@ mod tests;
 pub mod transaction;
 mod tree;
 pub mod watch;
+pub mod watched;
 pub mod wire;
 
 pub use bus::{Config, ConnectError, XenBus};
@@ -63,3 +65,4 @@ pub use path::Path;
 pub use state::State;
 pub use store::Xenstore;
 pub use transaction::Transaction;
+pub use watched::Watched;

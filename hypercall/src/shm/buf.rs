@@ -1,7 +1,8 @@
 //! A buffer in lent pages.
 
-use super::pool::{Header, Link, NONE};
+use super::pool::{Header, Link, NONE, Pool};
 use super::{OutOfSpan, PAGE_SIZE, Span};
+use crate::platform::Platform;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -166,6 +167,7 @@ impl Buf {
         usize::from(self.shape.pages())
     }
 
+    #[inline(always)]
     fn set_len(&mut self, len: u32) {
         self.shape = Shape::new(len, self.shape.head(), self.shape.pages());
     }
@@ -212,6 +214,33 @@ impl Buf {
             page = link.next;
         }
         self.set_len(self.shape.len().min(u32::try_from(len).unwrap_or(u32::MAX)));
+    }
+
+    /// Makes a buffer of one page hold the `len` bytes from byte `offset` of that page on. `false`,
+    /// with nothing changed, when they leave the page or the buffer is not one page.
+    #[inline(always)]
+    pub fn place(&mut self, offset: u16, len: u16) -> bool {
+        let end = u32::from(offset).wrapping_add(u32::from(len));
+        if end > PAGE_SIZE as u32 || self.shape.pages() != 1 {
+            return false;
+        }
+        let page = self.shape.head();
+        self.set_link(
+            page,
+            Link {
+                next: NONE,
+                offset,
+                len,
+            },
+        );
+        self.set_len(len.into());
+        true
+    }
+
+    /// Whether it came from `pool`.
+    #[inline(always)]
+    pub fn is_from<P: Platform>(&self, pool: &Pool<P>) -> bool {
+        self.header == pool.at()
     }
 
     /// Drops `count` bytes from the front; does nothing to an empty buffer. Pages stay.

@@ -7,13 +7,15 @@
 //!
 //! * [`Page`], [`Span`] and [`Words`] are views of one page, of any run of bytes, of aligned
 //!   words.
-//! * [`Pages`] owns a run of pages; [`Lent`] is a run the host was given access to.
+//! * [`Pages`] owns a run of pages; [`Lent`] is a run the host was given access to; [`Boxed`] is a
+//!   private value in pages of its own.
 //! * [`Pool`] cuts lent pages into [`Buf`]s that return by themselves; [`Sections`] hands out parts
 //!   of a run that is one piece to the host.
 //!
 //! Memory that the host may still write is never given back to the kernel: a [`Lent`] that is
 //! dropped instead of reclaimed is leaked on purpose.
 
+mod boxed;
 mod buf;
 #[cfg(feature = "hosted")]
 pub mod hosted;
@@ -28,6 +30,7 @@ mod span;
 mod tests;
 mod words;
 
+pub use boxed::Boxed;
 pub use buf::{AppendError, Buf, Segment, Segments};
 pub use lent::{Access, Lent};
 pub use page::{Page, Slot, full_barrier};

@@ -1,7 +1,9 @@
 //! One shared page, whose bounds are checked when the program is compiled.
 
 use super::PAGE_SIZE;
-use super::span::{Span, read_record, read_words, write_record, write_words};
+use super::span::{
+    Span, read_halves, read_record, read_words, write_halves, write_record, write_words,
+};
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -172,10 +174,13 @@ impl<T> Slot<'_, T> {
     pub fn read_part<U: FromBytes, const OFFSET: usize>(self) -> U {
         const { assert!(OFFSET + size_of::<U>() <= size_of::<T>()) };
         // SAFETY: the assertion keeps the part inside the slot; any bytes make a `U`. A slot whose
-        // size is a multiple of eight is aligned to eight, because its array is.
+        // size is a multiple of eight (or four) is aligned to eight (or four), because its array
+        // is aligned to eight.
         unsafe {
-            if const { words::<T, U>(OFFSET) } {
+            if const { words::<T, U>(OFFSET, 8) } {
                 read_words(self.at.add(OFFSET))
+            } else if const { words::<T, U>(OFFSET, 4) } {
+                read_halves(self.at.add(OFFSET))
             } else {
                 read_record(self.at.add(OFFSET))
             }
@@ -188,8 +193,10 @@ impl<T> Slot<'_, T> {
         const { assert!(OFFSET + size_of::<U>() <= size_of::<T>()) };
         // SAFETY: the assertion keeps the part inside the slot, which is aligned as in `read_part`.
         unsafe {
-            if const { words::<T, U>(OFFSET) } {
+            if const { words::<T, U>(OFFSET, 8) } {
                 write_words(self.at.add(OFFSET), part);
+            } else if const { words::<T, U>(OFFSET, 4) } {
+                write_halves(self.at.add(OFFSET), part);
             } else {
                 write_record(self.at.add(OFFSET), part);
             }
@@ -212,7 +219,7 @@ impl<T> Slot<'_, T> {
         // SAFETY: the index is below `COUNT`, and `COUNT` elements fit the slot, which is aligned
         // as in `read_part`.
         unsafe {
-            if const { words::<T, U>(OFFSET) } {
+            if const { words::<T, U>(OFFSET, 8) } {
                 write_words(self.at.add(offset), element);
             } else {
                 write_record(self.at.add(offset), element);
@@ -222,9 +229,11 @@ impl<T> Slot<'_, T> {
     }
 }
 
-/// Whether a `U` at `offset` of every `T` in an array is words of eight bytes.
-const fn words<T, U>(offset: usize) -> bool {
-    size_of::<T>().is_multiple_of(8) && size_of::<U>().is_multiple_of(8) && offset.is_multiple_of(8)
+/// Whether a `U` at `offset` of every `T` in an array is words of `bytes` bytes.
+const fn words<T, U>(offset: usize, bytes: usize) -> bool {
+    size_of::<T>().is_multiple_of(bytes)
+        && size_of::<U>().is_multiple_of(bytes)
+        && offset.is_multiple_of(bytes)
 }
 
 /// A full barrier: what was stored before is visible to the host before what is loaded after.

@@ -211,6 +211,12 @@ impl<P: Platform> Pool<P> {
         }
     }
 
+    /// What tells this pool from others.
+    #[inline(always)]
+    pub(super) fn at(&self) -> NonNull<Header> {
+        self.block.cast()
+    }
+
     /// Pages in all.
     pub fn pages(&self) -> usize {
         self.header().count

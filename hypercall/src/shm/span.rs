@@ -368,6 +368,43 @@ pub(super) unsafe fn write_words<T: IntoBytes + Immutable>(at: NonNull<u8>, reco
     }
 }
 
+/// Copies a record out of shared memory by words of four bytes.
+///
+/// # Safety
+/// `at` is 4-byte aligned and readable for `size_of::<T>()` bytes, a multiple of four, and no Rust
+/// reference to them exists.
+#[inline(always)]
+pub(super) unsafe fn read_halves<T: FromBytes>(at: NonNull<u8>) -> T {
+    let mut record = MaybeUninit::<T>::uninit();
+    let to = record.as_mut_ptr().cast::<u32>();
+    let from = at.as_ptr().cast::<u32>();
+    // SAFETY: as in `read_words`.
+    unsafe {
+        for i in 0..const { size_of::<T>() / 4 } {
+            let word = AtomicU32::from_ptr(from.add(i)).load(Ordering::Relaxed);
+            to.add(i).write_unaligned(word);
+        }
+        record.assume_init()
+    }
+}
+
+/// Copies a record into shared memory by words of four bytes.
+///
+/// # Safety
+/// As for [`read_halves`], and writable.
+#[inline(always)]
+pub(super) unsafe fn write_halves<T: IntoBytes + Immutable>(at: NonNull<u8>, record: &T) {
+    let from = record.as_bytes().as_ptr().cast::<u32>();
+    let to = at.as_ptr().cast::<u32>();
+    // SAFETY: as in `read_words`, the other way round.
+    unsafe {
+        for i in 0..const { size_of::<T>() / 4 } {
+            let word = from.add(i).read_unaligned();
+            AtomicU32::from_ptr(to.add(i)).store(word, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Copies a record out of shared memory by the widest words its place and size allow.
 ///
 /// # Safety

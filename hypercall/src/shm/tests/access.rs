@@ -126,6 +126,14 @@ fn slots_wrap_and_parts_stay_inside() {
     assert!(!last.write_element::<u16, 16, 4>(4, &5));
     let now = last.read();
     assert_eq!((now[1] as u32, now[2] >> 48), (77, 5));
+    // Slots of which every other one is aligned to four bytes only.
+    for index in [0u32, 3, 255] {
+        let slot = page.slot::<[u32; 3], 64, 256>(index);
+        slot.write_part::<[u32; 3], 0>(&[index, 2, 3]);
+        slot.write_part::<u32, 8>(&9);
+        assert_eq!(slot.read_part::<[u32; 2], 4>(), [2, 9]);
+        assert_eq!(page.slot::<[u32; 3], 64, 256>(index).read()[0], index);
+    }
 }
 
 #[test]

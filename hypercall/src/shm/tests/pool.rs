@@ -1,5 +1,5 @@
 use super::{lent, platform, pool};
-use crate::shm::{AppendError, Buf, OutOfSpan, PAGE_SIZE, PoolError, Segment};
+use crate::shm::{AppendError, Boxed, Buf, OutOfSpan, PAGE_SIZE, PoolError, Segment};
 use std::vec;
 use std::vec::Vec;
 
@@ -255,4 +255,48 @@ fn buffers_cross_threads() {
     .join()
     .unwrap();
     assert_eq!(bytes(&pool), [9; 100]);
+}
+
+#[test]
+fn a_page_shows_the_bytes_it_is_told_to() {
+    let platform = platform(64);
+    let (pool, other) = (pool(&platform, 4), super::pool(&platform, 1));
+    let mut buf = pool.alloc(PAGE_SIZE).unwrap();
+    assert!(buf.is_from(&pool) && !buf.is_from(&other));
+    buf.write_at(100, b"frame").unwrap();
+    assert!(buf.place(100, 5));
+    assert_eq!((buf.len(), bytes(&buf).as_slice()), (5, &b"frame"[..]));
+    let token = buf.only_segment(4096).unwrap().token;
+    assert_eq!(segments(&buf), [(token, 100, 5)]);
+    // To the page's end, and not beyond it.
+    assert!(buf.place(4000, 96) && buf.len() == 96);
+    for (offset, len) in [(4000, 97), (4096, 1), (1, 4096), (u16::MAX, u16::MAX)] {
+        assert!(!buf.place(offset, len));
+    }
+    assert_eq!(segments(&buf), [(token, 4000, 96)]);
+    assert!(buf.place(0, 4096) && buf.place(4096, 0) && buf.is_empty());
+    let mut two = pool.alloc(PAGE_SIZE + 1).unwrap();
+    assert!(!two.place(0, 10));
+    assert_eq!(two.len(), PAGE_SIZE + 1);
+}
+
+#[test]
+fn a_boxed_value_lives_in_pages_and_is_dropped_once() {
+    let platform = platform(8);
+    let pool = pool(&platform, 1);
+    let before = platform.ram().used_pages();
+    let mut table = Boxed::new(&platform, [const { None::<Buf> }; 300]).unwrap();
+    assert_eq!(platform.ram().used_pages(), before + 2);
+    table[299] = pool.alloc(10);
+    assert_eq!(
+        (table[299].as_ref().map(Buf::len), pool.free_pages()),
+        (Some(10), 0)
+    );
+    drop(table);
+    assert_eq!(
+        (pool.free_pages(), platform.ram().used_pages()),
+        (1, before)
+    );
+    assert!(Boxed::new(&platform, [0u8; 7 * PAGE_SIZE]).is_err());
+    assert_eq!(*Boxed::new(&platform, ()).unwrap(), ());
 }
