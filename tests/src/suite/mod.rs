@@ -5,6 +5,7 @@ mod every;
 pub mod lab;
 mod lab_hyperv;
 mod lab_xen;
+pub mod net_lab;
 
 pub use lab_hyperv::HyperVLab;
 pub use lab_xen::XenLab;
