@@ -3,10 +3,11 @@
 use crate::limits::{Limits, Unit};
 use crate::request::{Completion, Op, Request, SubmitError, Tag};
 use crate::slots::Slots;
-use crate::transport::{Answer, Data, PageWire, Popped, PushError, Transport, Wire};
+use crate::transport::{Data, PageWire, PushError, Transport, Wire};
 use core::fmt;
 use core::task::Waker;
-use hypercall::shm::{Buf, PAGE_SIZE, Segment};
+use hypercall::bus::{Rest, Verdict};
+use hypercall::shm::{Buf, PAGE_SIZE};
 use hypercall::{HostFault, Platform};
 
 /// The disks of one queue, and the way to them. It names no host, and works as `dyn Block`.
@@ -204,34 +205,27 @@ impl<T: Transport> Queue<T> {
             shown = self.show_kept(budget, &mut sink);
         }
         while shown < budget {
-            let taken = match self.transport.pop_success() {
-                Popped::Success { id, kind, moved } => {
-                    if let Some(completion) = self.slots.finish(id, kind, moved) {
-                        sink(completion);
-                        shown = shown.wrapping_add(1);
-                        continue;
-                    }
-                    Ok(Some(Answer {
-                        id,
-                        kind,
-                        result: Ok(()),
-                        moved,
-                    }))
+            let slots = &mut self.slots;
+            let rest = self.transport.pop_plain(|id, says| {
+                let Some(completion) = slots.finish(id, says) else {
+                    return Verdict::Leave;
+                };
+                sink(completion);
+                shown = shown.wrapping_add(1);
+                if shown < budget {
+                    Verdict::Next
+                } else {
+                    Verdict::Stop
                 }
-                Popped::Empty => Ok(None),
-                Popped::Other => self.transport.pop(),
-            };
-            let more = match taken {
-                Ok(Some(answer)) => self.show(answer, &mut sink),
-                Ok(None) => match self.look_again(&mut patience) {
-                    Ok(true) => Ok(0),
-                    Ok(false) => break,
-                    Err(fault) => Err(fault),
-                },
-                Err(fault) => Err(fault),
+            });
+            let more = match rest {
+                Rest::Enough => break,
+                Rest::Empty => self.look_again(&mut patience).map(|more| (more, 0)),
+                Rest::Odd => self.pop_odd(&mut patience, &mut sink),
             };
             match more {
-                Ok(more) => shown = shown.wrapping_add(more),
+                Ok((true, more)) => shown = shown.wrapping_add(more),
+                Ok((false, _)) => break,
                 Err(fault) => return shown.wrapping_add(self.fail(fault, &mut sink)),
             }
         }
@@ -251,18 +245,23 @@ impl<T: Transport> Queue<T> {
         shown
     }
 
-    /// Shows the completion that an answer makes; how many that is.
+    /// Takes an answer of whatever form: whether to go on, and how many completions were shown.
     #[cold]
-    fn show(
+    fn pop_odd(
         &mut self,
-        answer: Answer,
+        patience: &mut u32,
         sink: &mut dyn FnMut(Completion),
-    ) -> Result<usize, HostFault> {
-        let completion = self.slots.answer(answer)?;
-        Ok(completion.map_or(0, |completion| {
-            sink(completion);
-            1
-        }))
+    ) -> Result<(bool, usize), HostFault> {
+        let Some(answer) = self.transport.pop()? else {
+            return self.look_again(patience).map(|more| (more, 0));
+        };
+        Ok(match self.slots.answer(answer)? {
+            Some(completion) => {
+                sink(completion);
+                (true, 1)
+            }
+            None => (true, 0),
+        })
     }
 
     /// The ring came up empty: whether there is more after all.
@@ -289,30 +288,6 @@ impl<T: Transport> Queue<T> {
         if self.fault.is_none() {
             log::warn!("block device failed: {fault}");
             self.fault = Some(fault);
-        }
-    }
-
-    /// What most requests are: a page of data, and nothing wrong with it. `None` says nothing of
-    /// the others.
-    #[inline(always)]
-    fn accept_page(&self, request: &Request) -> Option<Segment> {
-        let limits = &self
-            .transport
-            .units()
-            .get(usize::from(request.unit))?
-            .limits;
-        let data = request.buf.as_ref()?.only_segment(limits.max_bytes)?;
-        if request.op == Op::Write && limits.read_only {
-            return None;
-        }
-        let unaligned = u64::from(limits.sector_size).wrapping_sub(1);
-        let place = request.sector << 9 | u64::from(data.len);
-        if place & unaligned != 0 || data.offset & 511 != 0 {
-            return None;
-        }
-        match request.sector.checked_add(request.count) {
-            Some(end) if end <= limits.sectors => Some(data),
-            _ => None,
         }
     }
 
@@ -363,7 +338,7 @@ impl<T: Transport> Queue<T> {
             Err(why) => return Err((why, request)),
         };
         match self.transport.push(wire) {
-            Ok(kind) => Ok(self.slots.fill(room, kind, request)),
+            Ok(expected) => Ok(self.slots.fill(room, expected, request)),
             Err(why) => Err((self.refused(why), request)),
         }
     }
@@ -452,10 +427,7 @@ impl<T: Transport> Block for Queue<T> {
     #[inline]
     fn submit(&mut self, request: Request) -> Result<Tag, (SubmitError, Request)> {
         // Whatever the short way does not take gets its answer, if it is one, on the long way.
-        let Some(room) = self.slots.room() else {
-            return self.submit_any(request);
-        };
-        let Some(data) = self.accept_page(&request) else {
+        let (Some(room), Some(token)) = (self.slots.room(), request.whole_page()) else {
             return self.submit_any(request);
         };
         let page = PageWire {
@@ -463,10 +435,10 @@ impl<T: Transport> Block for Queue<T> {
             write: request.op == Op::Write,
             unit: request.unit,
             sector: request.sector,
-            data,
+            token,
         };
         match self.transport.push_page(page) {
-            Some(kind) => Ok(self.slots.fill(room, kind, request)),
+            Some(expected) => Ok(self.slots.fill(room, expected, request)),
             None => self.submit_any(request),
         }
     }
@@ -491,7 +463,10 @@ impl<T: Transport> Block for Queue<T> {
             let more = match self.transport.pop() {
                 // The table bounds these: an answer to nothing in flight is a fault.
                 Ok(Some(answer)) => self.slots.keep(answer).map(|()| true),
-                Ok(None) => self.look_again(&mut patience),
+                Ok(None) => {
+                    self.transport.take_pending();
+                    self.look_again(&mut patience)
+                }
                 Err(fault) => Err(fault),
             };
             match more {

@@ -82,6 +82,12 @@ impl Request {
         self
     }
 
+    /// What names its data to the host, if that is one whole page. Only a read or a write has any.
+    #[inline(always)]
+    pub(crate) fn whole_page(&self) -> Option<u64> {
+        self.buf.as_ref()?.whole_page()
+    }
+
     /// What it does.
     pub fn op(&self) -> Op {
         self.op

@@ -1,163 +1,184 @@
 //! The table of requests in flight: what an answer is checked against.
 
 use crate::request::{Completion, IoError, Op, Request, Tag};
-use crate::transport::Answer;
-use core::num::NonZeroU64;
+use crate::transport::{Answer, Says};
 use core::task::Waker;
 use hypercall::HostFault;
 use hypercall::shm::Buf;
 
-/// The most requests of one queue: a bit each in a word.
-pub(crate) const SLOTS: usize = 64;
+/// Entries of the table. The first never has a request: it stands for the end of a list.
+const TABLE: usize = 64;
 
-/// Bits of an id that are the slot's index; the generation is above them.
-const INDEX_BITS: u32 = 6;
+/// The most requests of one queue.
+pub(crate) const SLOTS: usize = TABLE - 1;
 
-/// From the id of a request that is done to what its free slot holds: the next generation's id, and
-/// one more. That is an id of another index, so no answer is ever found to be for a free slot.
-const FREED: u64 = (1 << INDEX_BITS) + 1;
+/// An id is a generation, a slot's index, and [`INDEX_SHIFT`] bits that are 0: as wide as a slot,
+/// so that the index is a place in the table already.
+const INDEX_SHIFT: u32 = size_of::<Slot>().trailing_zeros();
 
-/// Of [`Slot::kind`]: the request is abandoned or watched.
-const NOTED: u16 = 1 << 8;
-/// Of [`Slot::kind`]: the request is answered already.
-const DONE: u16 = 1 << 9;
+/// The bits of an id that are the index.
+const INDEX: u64 = (TABLE as u64 - 1) << INDEX_SHIFT;
 
-/// What is looked at for every request comes first, within one cache line.
+/// From one generation to the next.
+const GENERATION: u64 = (TABLE as u64) << INDEX_SHIFT;
+
+/// The end of a list of free slots. No id, since the first entry has none.
+const END: u64 = 0;
+
+/// What is looked at for every request comes first.
 #[repr(C)]
 struct Slot {
-    /// What the host was told while it has the request or it waits to be collected: generation and
-    /// index. Never 0, and never used twice: 2^58 generations do not wrap around. In a slot that
-    /// is free or held, one more than the id to be used next.
-    id: u64,
+    /// In flight and nothing more to it: the id that the host was told. Never used twice: 2^53
+    /// generations do not wrap around. Free: the id of the next free slot, or [`END`], which both
+    /// have another index. In any other [`State`]: the id with another index. So an answer is for
+    /// a plain request in flight if it names exactly this.
+    key: u64,
     buf: Option<Buf>,
-    /// What the answer must carry (8 bits). A flag above it makes no answer fit, so that the
-    /// common one needs no further look.
-    kind: u16,
-    op: Op,
     /// What a request that is done came to.
     result: Result<(), IoError>,
-    waker: Option<Waker>,
+    /// What an answer of plain success says, as [`Transport`](crate::Transport) foretold.
+    expected: u32,
+    op: Op,
+    state: State,
 }
 
-/// The slots, and what each is in, as sets of bits. A usable slot is in one of `free`, `done`,
-/// `held` and `shut`, or else the host has its request.
-pub(crate) struct Slots {
-    /// Slots for the next requests.
-    free: u64,
+const _: () = assert!(size_of::<Slot>() == 32);
+
+/// What a slot is in. Only what is out of the ordinary changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Free, or in flight.
+    Plain,
+    /// In flight, and somebody is to be woken.
+    Watched,
+    /// In flight, and nobody wants the completion.
+    Abandoned,
     /// Answered, and not yet collected.
-    done: u64,
-    table: [Slot; SLOTS],
-    /// Slots that may be used at all.
-    usable: u64,
-    /// The device failed; the buffer stays until it is closed.
-    held: u64,
+    Done,
+    /// Failed with the device; the buffer stays until that is closed.
+    Held,
+}
+
+/// The slots, those that are free in lists.
+pub(crate) struct Slots {
+    /// The id for the next request, whose slot has the one for the request after that. [`END`]
+    /// when the table is full or shut.
+    free: u64,
+    /// How many are to be collected.
+    done: usize,
+    table: [Slot; TABLE],
+    wakers: [Option<Waker>; TABLE],
+    depth: usize,
     /// Slots that would be free, were the queue not shut.
-    shut: u64,
+    parked: u64,
     is_shut: bool,
-    /// Of those flying: nobody wants the completion.
-    abandoned: u64,
-    /// Of those flying: somebody is to be woken.
-    watched: u64,
 }
 
 /// A free slot, found for a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
-    index: u32,
     /// What the host is to be told.
     pub(crate) id: u64,
 }
 
-impl Slot {
-    /// Whether an answer of this kind may be for a slot it does not match outright.
-    #[cold]
-    fn fits(&self, kind: u8) -> Result<(), HostFault> {
-        if self.kind & DONE != 0 {
-            Err(HostFault::UnknownId)
-        } else if self.kind & !NOTED != u16::from(kind) {
-            Err(HostFault::WrongOperation)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// How many bytes were asked for.
-    #[inline(always)]
-    fn asked(&self) -> u32 {
-        self.buf.as_ref().map_or(0, |buf| buf.len() as u32)
-    }
-
-    /// What success comes to that moved so many bytes.
-    fn moved(&self, moved: u32) -> Result<Result<(), IoError>, HostFault> {
-        let asked = self.asked();
-        if moved == asked {
-            Ok(Ok(()))
-        } else if moved > asked {
-            Err(HostFault::Length)
-        } else {
-            Ok(Err(IoError::Short { moved }))
-        }
-    }
-}
-
 #[inline(always)]
-fn index_of(id: u64) -> u32 {
-    (id & const { (1u64 << INDEX_BITS).wrapping_sub(1) }) as u32
+fn index_of(id: u64) -> usize {
+    ((id & INDEX) >> INDEX_SHIFT) as usize
 }
 
-/// The bits of a set, lowest first.
-fn each(mut set: u64) -> impl Iterator<Item = u32> {
-    core::iter::from_fn(move || {
-        let index = set.trailing_zeros();
-        set &= set.wrapping_sub(1);
-        (index < u64::BITS).then_some(index)
-    })
+/// An id with another index, to be kept in the slot that the id names; and back.
+fn aside(id: u64) -> u64 {
+    id ^ INDEX
+}
+
+impl Slot {
+    /// Whether this slot, of the index that `id` has, is in this state with that id.
+    fn is(&self, state: State, id: u64) -> bool {
+        let key = if state == State::Plain { id } else { aside(id) };
+        self.state == state && self.key == key
+    }
+
+    /// Whether the host has the request of this id.
+    fn is_flying(&self, id: u64) -> bool {
+        [State::Plain, State::Watched, State::Abandoned]
+            .iter()
+            .any(|state| self.is(*state, id))
+    }
+
+    /// The id of the request that the host has, if it has one of this slot.
+    fn flying(&self, index: usize) -> Option<u64> {
+        let id = match self.state {
+            State::Plain => self.key,
+            State::Watched | State::Abandoned => aside(self.key),
+            State::Done | State::Held => return None,
+        };
+        (index_of(id) == index && id != END).then_some(id)
+    }
+
+    fn set(&mut self, state: State, id: u64) {
+        self.state = state;
+        self.key = if state == State::Plain { id } else { aside(id) };
+    }
+
+    /// How an answered request went, unless the answer cannot be one to it.
+    fn judge(&self, answer: &Answer) -> Result<Result<(), IoError>, HostFault> {
+        let asked = self.buf.as_ref().map_or(0, |buf| buf.len() as u32);
+        match answer.says {
+            Says::Operation(operation) if u32::from(operation) != self.expected => {
+                Err(HostFault::WrongOperation)
+            }
+            Says::Moved(moved) if answer.result.is_ok() && moved > asked => Err(HostFault::Length),
+            Says::Moved(moved) if answer.result.is_ok() && moved < asked => {
+                Ok(Err(IoError::Short { moved }))
+            }
+            _ => Ok(answer.result),
+        }
+    }
 }
 
 impl Slots {
     /// A table of `depth` slots, at most [`SLOTS`], at least one.
     pub(crate) fn new(depth: usize) -> Self {
-        let depth = depth.clamp(1, SLOTS) as u32;
-        let usable = u64::MAX >> 64u32.saturating_sub(depth);
+        let depth = depth.clamp(1, SLOTS);
         let mut index = 0u64;
-        let table = [(); SLOTS].map(|()| {
-            let id = FREED.wrapping_add(index);
-            index = index.wrapping_add(1);
+        let table = [(); TABLE].map(|()| {
+            let next = index.wrapping_add(1);
+            let key = match index {
+                // Never free and never in flight.
+                0 => u64::MAX,
+                _ if next <= depth as u64 => GENERATION | next << INDEX_SHIFT,
+                _ => END,
+            };
+            index = next;
             Slot {
-                id,
+                key,
                 buf: None,
-                kind: 0,
-                op: Op::Flush,
                 result: Ok(()),
-                waker: None,
+                expected: 0,
+                op: Op::Flush,
+                state: State::Plain,
             }
         });
         Self {
-            free: usable,
+            free: GENERATION | 1 << INDEX_SHIFT,
             done: 0,
             table,
-            usable,
-            held: 0,
-            shut: 0,
+            wakers: [const { None }; TABLE],
+            depth,
+            parked: END,
             is_shut: false,
-            abandoned: 0,
-            watched: 0,
         }
-    }
-
-    /// Slots whose request the host has.
-    fn flying(&self) -> u64 {
-        self.usable & !(self.free | self.done | self.held | self.shut)
     }
 
     /// How many requests the table holds.
     pub(crate) fn depth(&self) -> usize {
-        self.usable.count_ones() as usize
+        self.depth
     }
 
     /// How many requests the host has.
     pub(crate) fn in_flight(&self) -> usize {
-        self.flying().count_ones() as usize
+        let slots = self.table.iter().enumerate();
+        slots.filter(|(i, slot)| slot.flying(*i).is_some()).count()
     }
 
     /// Whether a completion was kept.
@@ -169,22 +190,16 @@ impl Slots {
     /// A slot for the next request; `None` when the table is full or shut.
     #[inline(always)]
     pub(crate) fn room(&self) -> Option<Room> {
-        let index = NonZeroU64::new(self.free)?.trailing_zeros();
-        let slot = self.table.get(index as usize)?;
-        Some(Room {
-            index,
-            id: slot.id.wrapping_sub(1),
-        })
+        (self.free != END).then_some(Room { id: self.free })
     }
 
     /// Puts the request into the slot that [`room`](Self::room) just found.
     #[inline(always)]
-    pub(crate) fn fill(&mut self, room: Room, kind: u8, request: Request) -> Tag {
-        // It is the lowest.
-        self.free &= self.free.wrapping_sub(1);
-        if let Some(slot) = self.table.get_mut(room.index as usize) {
-            slot.id = room.id;
-            slot.kind = kind.into();
+    pub(crate) fn fill(&mut self, room: Room, expected: u32, request: Request) -> Tag {
+        if let Some(slot) = self.table.get_mut(index_of(room.id)) {
+            self.free = slot.key;
+            slot.key = room.id;
+            slot.expected = expected;
             slot.op = request.op;
             // The slot was free, so there is no old buffer to drop.
             core::mem::forget(core::mem::replace(&mut slot.buf, request.buf));
@@ -192,27 +207,17 @@ impl Slots {
         Tag(room.id)
     }
 
-    fn find(&mut self, tag: Tag) -> Option<&mut Slot> {
-        let index = index_of(tag.0) as usize;
-        self.table.get_mut(index).filter(|slot| slot.id == tag.0)
-    }
-
-    /// As [`answer`](Self::answer), for success as it should be: `None` when there is anything
-    /// about it that needs a closer look; then nothing was done.
+    /// As [`answer`](Self::answer), for plain success: `None` when there is anything about it that
+    /// needs a closer look; then nothing was done.
     #[inline(always)]
-    pub(crate) fn finish(&mut self, id: u64, kind: u8, moved: Option<u32>) -> Option<Completion> {
-        let index = index_of(id);
-        let slot = self.table.get_mut(index as usize)?;
-        if slot.id != id || slot.kind != u16::from(kind) {
+    pub(crate) fn finish(&mut self, id: u64, says: u32) -> Option<Completion> {
+        let slot = self.table.get_mut(index_of(id))?;
+        if slot.key != id || slot.expected != says {
             return None;
         }
-        if let Some(moved) = moved
-            && moved != slot.asked()
-        {
-            return None;
-        }
-        slot.id = id.wrapping_add(FREED);
-        self.free |= 1 << index;
+        // It is in flight, so the table is not shut.
+        slot.key = self.free;
+        self.free = id.wrapping_add(GENERATION);
         Some(Completion {
             tag: Tag(id),
             op: slot.op,
@@ -224,66 +229,60 @@ impl Slots {
     /// Checks an answer against what is in flight. With `Ok(Some)` the request is done and its
     /// slot free again; `Ok(None)` was abandoned by its owner.
     pub(crate) fn answer(&mut self, answer: Answer) -> Result<Option<Completion>, HostFault> {
-        let index = index_of(answer.id);
-        let Some(slot) = self.table.get_mut(index as usize) else {
-            return Err(HostFault::UnknownId);
-        };
-        if slot.id != answer.id {
-            return Err(HostFault::UnknownId);
-        }
-        if slot.kind != u16::from(answer.kind) {
-            slot.fits(answer.kind)?;
-        }
-        let mut result = answer.result;
-        if let Some(moved) = answer.moved
-            && result.is_ok()
-        {
-            result = slot.moved(moved)?;
-        }
-        let completion = Completion {
-            tag: Tag(answer.id),
-            op: slot.op,
-            buf: slot.buf.take(),
-            result,
-        };
-        slot.id = answer.id.wrapping_add(FREED);
-        self.free |= 1 << index;
-        let abandoned = slot.kind != u16::from(answer.kind) && self.notice(index);
-        Ok((!abandoned).then_some(completion))
-    }
-
-    /// Wakes who watched a slot that is no longer flying; whether its request was abandoned.
-    #[cold]
-    fn notice(&mut self, index: u32) -> bool {
-        let bit = 1u64 << (index & 63);
-        if let Some(slot) = self.table.get_mut(index as usize)
-            && let Some(waker) = slot.waker.take()
-        {
-            waker.wake();
-        }
-        self.watched &= !bit;
-        let abandoned = self.abandoned & bit != 0;
-        self.abandoned &= !bit;
-        abandoned
+        let result = self.check(&answer)?;
+        let abandoned = self.land(answer.id);
+        let completion = self.vacate(answer.id, result);
+        Ok(completion.filter(|_| !abandoned))
     }
 
     /// Like [`answer`](Self::answer), but leaves the completion in its slot to be collected by
     /// tag.
     pub(crate) fn keep(&mut self, answer: Answer) -> Result<(), HostFault> {
-        let Some(done) = self.answer(answer)? else {
-            return Ok(());
-        };
-        // The slot was just freed; take it back under its old id.
-        let index = index_of(done.tag.0);
-        if let Some(slot) = self.table.get_mut(index as usize) {
-            slot.id = done.tag.0;
-            slot.kind = DONE;
-            slot.buf = done.buf;
-            slot.result = done.result;
-            self.free &= !(1 << index);
-            self.done |= 1 << index;
+        let result = self.check(&answer)?;
+        if self.land(answer.id) {
+            drop(self.vacate(answer.id, result));
+        } else if let Some(slot) = self.table.get_mut(index_of(answer.id)) {
+            slot.result = result;
+            slot.set(State::Done, answer.id);
+            self.done = self.done.wrapping_add(1);
         }
         Ok(())
+    }
+
+    /// How the request went that an answer is for.
+    fn check(&self, answer: &Answer) -> Result<Result<(), IoError>, HostFault> {
+        match self.table.get(index_of(answer.id)) {
+            Some(slot) if slot.is_flying(answer.id) => slot.judge(answer),
+            _ => Err(HostFault::UnknownId),
+        }
+    }
+
+    /// The host has a request no longer: wakes who watched it. Whether it was abandoned.
+    fn land(&mut self, id: u64) -> bool {
+        let index = index_of(id);
+        if let Some(waker) = self.wakers.get_mut(index).and_then(Option::take) {
+            waker.wake();
+        }
+        let slot = self.table.get(index);
+        slot.is_some_and(|slot| slot.state == State::Abandoned)
+    }
+
+    /// Empties a slot and puts it into the list.
+    fn vacate(&mut self, id: u64, result: Result<(), IoError>) -> Option<Completion> {
+        let list = if self.is_shut {
+            &mut self.parked
+        } else {
+            &mut self.free
+        };
+        let slot = self.table.get_mut(index_of(id))?;
+        slot.state = State::Plain;
+        slot.key = core::mem::replace(list, id.wrapping_add(GENERATION));
+        Some(Completion {
+            tag: Tag(id),
+            op: slot.op,
+            buf: slot.buf.take(),
+            result,
+        })
     }
 
     /// Collects any completion that was kept.
@@ -292,92 +291,82 @@ impl Slots {
         if self.done == 0 {
             return None;
         }
-        let slot = self.table.get(self.done.trailing_zeros() as usize)?;
-        let tag = Tag(slot.id);
-        self.collect(tag)
+        let done = self.table.iter().find(|slot| slot.state == State::Done)?;
+        self.collect(Tag(aside(done.key)))
     }
 
     /// Collects a completion that was kept.
-    pub(crate) fn collect(&mut self, tag: Tag) -> Option<Completion> {
-        let bit = 1u64 << index_of(tag.0);
-        if self.done & bit == 0 {
+    pub(crate) fn collect(&mut self, Tag(id): Tag) -> Option<Completion> {
+        let slot = self.table.get(index_of(id))?;
+        if !slot.is(State::Done, id) {
             return None;
         }
-        let slot = self.find(tag)?;
-        let completion = Completion {
-            tag,
-            op: slot.op,
-            buf: slot.buf.take(),
-            result: slot.result,
-        };
-        slot.id = tag.0.wrapping_add(FREED);
-        self.done &= !bit;
-        if self.is_shut {
-            self.shut |= bit;
-        } else {
-            self.free |= bit;
-        }
-        Some(completion)
+        let result = slot.result;
+        self.done = self.done.saturating_sub(1);
+        self.vacate(id, result)
     }
 
     /// Whether the tag is still to be collected.
-    pub(crate) fn is_live(&mut self, tag: Tag) -> bool {
-        let live = (self.flying() & !self.abandoned) | self.done;
-        live & 1 << index_of(tag.0) != 0 && self.find(tag).is_some()
+    pub(crate) fn is_live(&self, Tag(id): Tag) -> bool {
+        let slot = self.table.get(index_of(id));
+        slot.is_some_and(|slot| {
+            [State::Plain, State::Watched, State::Done]
+                .iter()
+                .any(|state| slot.is(*state, id))
+        })
     }
 
     /// Gives up on a request: nobody will collect it, its buffer returns when it is done.
     /// Returns a waker of another request in flight, which must now watch the ring.
     pub(crate) fn abandon(&mut self, tag: Tag) -> Option<Waker> {
-        let bit = 1u64 << index_of(tag.0);
-        let flying = self.flying() & bit != 0;
-        if let Some(slot) = self.find(tag) {
-            slot.waker = None;
-            if flying {
-                slot.kind |= NOTED;
+        let index = index_of(tag.0);
+        if self.is_live(tag) {
+            if let Some(waker) = self.wakers.get_mut(index) {
+                *waker = None;
             }
-            self.watched &= !bit;
-            if flying {
-                self.abandoned |= bit;
-            } else {
-                drop(self.collect(tag));
+            if self.collect(tag).is_none()
+                && let Some(slot) = self.table.get_mut(index)
+            {
+                slot.set(State::Abandoned, tag.0);
             }
         }
-        self.table.iter().find_map(|slot| slot.waker.clone())
+        self.wakers.iter().find_map(Clone::clone)
     }
 
     /// Has `waker` woken when the request is done.
-    pub(crate) fn watch(&mut self, tag: Tag, waker: &Waker) {
-        let bit = 1u64 << index_of(tag.0);
-        if self.flying() & !self.abandoned & bit != 0
-            && let Some(slot) = self.find(tag)
-        {
-            match &mut slot.waker {
+    pub(crate) fn watch(&mut self, Tag(id): Tag, waker: &Waker) {
+        let index = index_of(id);
+        let (Some(slot), Some(place)) = (self.table.get_mut(index), self.wakers.get_mut(index))
+        else {
+            return;
+        };
+        if slot.is(State::Plain, id) || slot.is(State::Watched, id) {
+            slot.set(State::Watched, id);
+            match place {
                 Some(old) => old.clone_from(waker),
                 none => *none = Some(waker.clone()),
             }
-            slot.kind |= NOTED;
-            self.watched |= bit;
         }
     }
 
     /// Fails everything in flight and shuts the table. The buffers stay in their slots: the host
     /// may still write them. Each failure is shown to `show`.
     pub(crate) fn fail(&mut self, fault: HostFault, mut show: impl FnMut(Completion)) {
-        let flying = self.flying();
-        self.held |= flying;
-        self.shut |= core::mem::take(&mut self.free);
-        self.is_shut = true;
-        for index in each(flying) {
-            let abandoned = self.notice(index);
-            let Some(slot) = self.table.get_mut(index as usize) else {
+        if !core::mem::replace(&mut self.is_shut, true) {
+            self.parked = core::mem::replace(&mut self.free, END);
+        }
+        for index in 0..TABLE {
+            let Some(id) = self.table.get(index).and_then(|slot| slot.flying(index)) else {
                 continue;
             };
-            let tag = Tag(slot.id);
-            slot.id = slot.id.wrapping_add(FREED);
+            let abandoned = self.land(id);
+            let Some(slot) = self.table.get_mut(index) else {
+                continue;
+            };
+            slot.set(State::Held, id);
             if !abandoned {
                 show(Completion {
-                    tag,
+                    tag: Tag(id),
                     op: slot.op,
                     buf: None,
                     result: Err(IoError::Host(fault)),
@@ -388,18 +377,19 @@ impl Slots {
 
     /// The host has let go: buffers that were held go back to their pool.
     pub(crate) fn release_held(&mut self) {
-        let held = core::mem::take(&mut self.held);
-        self.shut |= held;
-        for index in each(held) {
-            if let Some(slot) = self.table.get_mut(index as usize) {
-                slot.buf = None;
+        for index in 0..TABLE {
+            if let Some(slot) = self.table.get(index)
+                && slot.state == State::Held
+            {
+                drop(self.vacate(aside(slot.key), Ok(())));
             }
         }
     }
 
     /// Takes requests again.
     pub(crate) fn open(&mut self) {
-        self.free |= core::mem::take(&mut self.shut);
-        self.is_shut = false;
+        if core::mem::replace(&mut self.is_shut, false) {
+            self.free = core::mem::replace(&mut self.parked, END);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::limits::Unit;
 use crate::request::{IoError, Op};
 use core::task::Waker;
+use hypercall::bus::{Rest, Verdict};
 use hypercall::shm::{Buf, Pool, Segment, Segments};
 use hypercall::{HostFault, Platform};
 
@@ -23,19 +24,19 @@ pub struct Wire<'a> {
     pub data: Option<Data<'a>>,
 }
 
-/// What most requests are: a read or a write whose data is in one page.
+/// What most requests are: a read or a write of one whole page.
 #[derive(Debug, Clone, Copy)]
 pub struct PageWire {
     /// As in [`Wire`].
     pub id: u64,
     /// Whether it writes the disk.
     pub write: bool,
-    /// As in [`Wire`].
+    /// As in [`Wire`]; not checked.
     pub unit: u8,
-    /// As in [`Wire`].
+    /// As in [`Wire`]; not checked.
     pub sector: u64,
-    /// The data. The queue lets no empty piece through.
-    pub data: Segment,
+    /// What names the page to the host: [`Segment::token`].
+    pub token: u64,
 }
 
 /// A buffer as it is named to the host.
@@ -68,30 +69,19 @@ impl<'a> Data<'a> {
 pub struct Answer {
     /// Which request, by the host's account.
     pub id: u64,
-    /// Which kind of request it answers, as [`Transport::push`] numbered it.
-    pub kind: u8,
+    /// What it says by which it can be told that it answers that request.
+    pub says: Says,
     /// How it went.
     pub result: Result<(), IoError>,
-    /// How many bytes it moved, where the protocol says.
-    pub moved: Option<u32>,
 }
 
-/// What [`Transport::pop_success`] found.
+/// What an answer says besides an id, as the protocol has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Popped {
-    /// An answer, taken off the ring: as in [`Answer`], with success for its result.
-    Success {
-        /// Which request, by the host's account.
-        id: u64,
-        /// Which kind of request it answers.
-        kind: u8,
-        /// How many bytes it moved, where the protocol says.
-        moved: Option<u32>,
-    },
-    /// The ring is empty.
-    Empty,
-    /// Something else, left for [`Transport::pop`].
-    Other,
+pub enum Says {
+    /// Which operation it answers; must be what [`Transport::push`] foretold.
+    Operation(u8),
+    /// How many bytes it moved.
+    Moved(u32),
 }
 
 /// Why a request did not go onto the ring.
@@ -120,29 +110,31 @@ pub trait Transport: Send {
     /// How many requests the ring holds.
     fn depth(&self) -> usize;
 
-    /// As [`push`](Self::push), for a read or a write of one page, by the shortest way. `None` when
-    /// it takes the long way; then nothing was done.
+    /// As [`push`](Self::push), for one whole page, by the shortest way. `None` when it takes the
+    /// long way, where it is checked what is wrong with it if anything; then nothing was done.
     #[inline(always)]
-    fn push_page(&mut self, page: PageWire) -> Option<u8> {
+    fn push_page(&mut self, page: PageWire) -> Option<u32> {
         let _ = page;
         None
     }
 
-    /// Writes a request onto the ring, not yet visible to the host. Returns the kind that its
-    /// answer must carry. At most [`depth`](Self::depth) requests are on the ring at once.
+    /// Writes a request onto the ring, not yet visible to the host. Returns what an answer of plain
+    /// success to it will say: see [`pop_plain`](Self::pop_plain). At most
+    /// [`depth`](Self::depth) requests are on the ring at once.
     ///
     /// # Errors
     /// [`PushError`].
-    fn push(&mut self, wire: Wire<'_>) -> Result<u8, PushError>;
+    fn push(&mut self, wire: Wire<'_>) -> Result<u32, PushError>;
 
     /// Makes what was pushed visible, if anything, and rings the bell if the host wants it.
     fn publish(&mut self);
 
-    /// As [`pop`](Self::pop), for an answer that says success in the usual form, by the shortest
-    /// way.
+    /// Shows answers of plain success to `each`, by the shortest way: their ids and what they say,
+    /// nothing of it checked. Those of another form are for [`pop`](Self::pop).
     #[inline(always)]
-    fn pop_success(&mut self) -> Popped {
-        Popped::Other
+    fn pop_plain(&mut self, each: impl FnMut(u64, u32) -> Verdict) -> Rest {
+        let _ = each;
+        Rest::Odd
     }
 
     /// Takes one answer.
@@ -150,6 +142,10 @@ pub trait Transport: Send {
     /// # Errors
     /// [`HostFault`] when the ring is broken or the device is gone.
     fn pop(&mut self) -> Result<Option<Answer>, HostFault>;
+
+    /// Forgets the host's signals so far: the ring is being looked at. Only who waits for signals
+    /// needs it.
+    fn take_pending(&mut self);
 
     /// Ends a run of [`pop`](Self::pop)s that came up empty: asks to be interrupted for the next
     /// answer. Returns whether one has come meanwhile, so that it is not missed.

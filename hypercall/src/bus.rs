@@ -74,3 +74,25 @@ pub trait Doorbell {
     /// Whether the back end has rung since this was last asked.
     fn take_pending(&self) -> bool;
 }
+
+/// What becomes of a record that a ring showed its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is taken, and the next one wanted.
+    Next,
+    /// It is taken, and enough for now.
+    Stop,
+    /// It stays on the ring, for a closer look.
+    Leave,
+}
+
+/// Why a ring shows no more records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// There are none.
+    Empty,
+    /// Its owner had enough.
+    Enough,
+    /// What comes next needs a closer look.
+    Odd,
+}

@@ -3,7 +3,7 @@
 
 use blkfront::limits::Unit;
 use blkfront::queue::{Block, Queue};
-use blkfront::transport::{Answer, PushError, Transport, Wire};
+use blkfront::transport::{Answer, PushError, Says, Transport, Wire};
 use blkfront::{IoError, Limits, Op, Request, SubmitError, Tag};
 use hypercall::HostFault;
 use hypercall::shm::hosted::{Alone, Hosted, Ram, lend};
@@ -49,7 +49,7 @@ impl Transport for Mock {
     fn depth(&self) -> usize {
         8
     }
-    fn push(&mut self, wire: Wire<'_>) -> Result<u8, PushError> {
+    fn push(&mut self, wire: Wire<'_>) -> Result<u32, PushError> {
         if self.room == 0 {
             return Err(PushError::Full);
         }
@@ -57,7 +57,7 @@ impl Transport for Mock {
         let mut script = self.script.lock().unwrap();
         script.unpublished = true;
         script.pushed.push((wire.id, wire.op, wire.sector));
-        Ok(wire.op as u8)
+        Ok(wire.op as u32)
     }
     fn publish(&mut self) {
         let mut script = self.script.lock().unwrap();
@@ -76,6 +76,7 @@ impl Transport for Mock {
         self.room += usize::from(answer.is_some());
         Ok(answer)
     }
+    fn take_pending(&mut self) {}
     fn arm(&mut self) -> bool {
         !self.script.lock().unwrap().answers.is_empty()
     }
@@ -137,9 +138,8 @@ fn read(queue: &mut Queue<Mock>, sector: u64, len: usize) -> Tag {
 fn ok(id: u64) -> Result<Answer, HostFault> {
     Ok(Answer {
         id,
-        kind: Op::Read as u8,
+        says: Says::Operation(Op::Read as u8),
         result: Ok(()),
-        moved: None,
     })
 }
 
@@ -316,9 +316,8 @@ fn lie(answer: impl FnOnce(u64) -> Answer) -> HostFault {
 fn lies_are_latched_and_survived() {
     let base = |id| Answer {
         id,
-        kind: Op::Read as u8,
+        says: Says::Operation(Op::Read as u8),
         result: Ok(()),
-        moved: Some(4096),
     };
     assert_eq!(lie(|_| base(0)), HostFault::UnknownId);
     assert_eq!(lie(|_| base(u64::MAX)), HostFault::UnknownId);
@@ -326,14 +325,14 @@ fn lies_are_latched_and_survived() {
     assert_eq!(lie(|id| base(id + 64)), HostFault::UnknownId);
     assert_eq!(
         lie(|id| Answer {
-            kind: Op::Write as u8,
+            says: Says::Operation(Op::Write as u8),
             ..base(id)
         }),
         HostFault::WrongOperation
     );
     assert_eq!(
         lie(|id| Answer {
-            moved: Some(4097),
+            says: Says::Moved(4097),
             ..base(id)
         }),
         HostFault::Length
@@ -359,9 +358,8 @@ fn a_short_transfer_is_an_error_with_its_length() {
     let id = script.lock().unwrap().pushed[0].0;
     script.lock().unwrap().answers.push_back(Ok(Answer {
         id,
-        kind: Op::Read as u8,
+        says: Says::Moved(512),
         result: Ok(()),
-        moved: Some(512),
     }));
     let mut result = None;
     queue.poll(1, |c| result = Some(c.result));

@@ -9,9 +9,9 @@ use crate::proto::offers::Offer;
 use crate::proto::outgoing::Outgoing as Message;
 use crate::ring::{Incoming, Outgoing, Receiver, SendError, Sender};
 use core::task::Waker;
-use hypercall::bus::Doorbell;
+use hypercall::bus::{Doorbell, Rest, Verdict};
 use hypercall::platform::deadline;
-use hypercall::shm::{Access, Lent, Pages};
+use hypercall::shm::{Access, Lent, Pages, Words};
 use hypercall::signals::NoWaker;
 use hypercall::{Gate, HostFault, Hypervisor, Platform, Port};
 use zerocopy::{Immutable, IntoBytes};
@@ -298,27 +298,20 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
         }
     }
 
-    /// Whether there is a packet to receive. It does not ask whether the device is still there.
+    /// Shows completions of the usual form to `each`: see [`Receiver::show`]. It does not ask
+    /// whether the device is still there.
     ///
     /// # Errors
     /// [`HostFault`].
     #[inline(always)]
-    pub fn is_ready(&mut self) -> Result<bool, HostFault> {
+    pub fn show<const LEN: usize>(
+        &mut self,
+        each: impl FnMut(u64, Words<'_>) -> Verdict,
+    ) -> Result<Rest, HostFault> {
         match &mut self.ends {
-            Some(ends) => ends.receiver.is_ready(),
+            Some(ends) => ends.receiver.show::<LEN>(each),
             None => Err(HostFault::Withdrawn),
         }
-    }
-
-    /// Takes a completion of the usual form if `accept` accepts it: see
-    /// [`Receiver::receive_if`]. `None` says nothing of what there is to receive.
-    #[inline(always)]
-    pub fn receive_if<const LEN: usize, const N: usize, R>(
-        &mut self,
-        accept: impl FnOnce(u64, [u64; N]) -> Option<R>,
-    ) -> Option<R> {
-        let ends = self.ends.as_mut()?;
-        ends.receiver.receive_if::<LEN, N, R>(accept)
     }
 
     /// Gives the room of what was received back to the host, and signals it if it waits for room.

@@ -4,7 +4,7 @@
 use super::abi::{self, RequestHeader};
 use super::ring::Ring;
 use super::{Blkif, Link};
-use crate::limits::{Limits, Unit};
+use crate::limits::{Limits, PagePlaces, Unit};
 use core::fmt;
 use hypercall::host::{HostError, Hypervisor};
 use hypercall::shm::{Access, Pages, Pool};
@@ -105,6 +105,7 @@ impl<'b, 'h, P: Platform, G: Gate> Blkif<'b, 'h, P, G> {
                 address: device.id,
                 limits: Limits::new(0),
             }],
+            pages: PagePlaces::default(),
             flush: abi::OP_FLUSH_DISKCACHE,
             // The low half is what the handle of a request has room for; back ends ignore it.
             handle: device.id as u16,
@@ -165,6 +166,7 @@ impl<'b, 'h, P: Platform, G: Gate> Blkif<'b, 'h, P, G> {
         self.frontend
             .wait_backend(State::Connected, self.config.timeout)?;
         let limits = self.read_limits()?;
+        self.pages = PagePlaces::of(&limits, u64::MAX);
         let [unit] = &mut self.unit;
         unit.limits = limits;
         self.frontend.set_state(State::Connected)?;

@@ -8,13 +8,14 @@ mod connect;
 pub mod ring;
 mod words;
 
-use crate::limits::Unit;
+use crate::limits::{PagePlaces, Unit};
 use crate::request::{IoError, Op};
-use crate::transport::{Answer, PageWire, Popped, PushError, Transport, Wire};
+use crate::transport::{Answer, PageWire, PushError, Says, Transport, Wire};
 use abi::{RequestHeader, Segment};
 pub use connect::{Config, ConnectError};
 use core::fmt;
 use core::task::Waker;
+use hypercall::bus::{Rest, Verdict};
 use hypercall::host::Hypervisor;
 use hypercall::shm::Pool;
 use hypercall::xen::Xen;
@@ -32,6 +33,8 @@ pub struct Blkif<'b, 'h, P: Platform, G: Gate> {
     /// The domain the pool is granted to.
     peer: u16,
     unit: [Unit; 1],
+    /// Where on it whole pages go.
+    pages: PagePlaces,
     /// The operation that flushes here: a flush proper, or an empty barrier.
     flush: u8,
     handle: u16,
@@ -96,6 +99,12 @@ fn refusal(status: i16) -> Result<(), IoError> {
     }
 }
 
+/// What an answer of plain success says.
+#[inline(always)]
+const fn plain(operation: u8) -> u32 {
+    words::says(operation as u64 | (abi::RSP_OKAY as u64) << 16)
+}
+
 impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
     type Platform = P;
 
@@ -117,27 +126,27 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
     }
 
     #[inline(always)]
-    fn push_page(&mut self, page: PageWire) -> Option<u8> {
-        let link = self.link.as_mut()?;
+    fn push_page(&mut self, page: PageWire) -> Option<u32> {
+        // There is but one unit, and the queue lets no other through.
+        if page.unit != 0 || !self.pages.contains(page.write, page.sector) {
+            return None;
+        }
         let operation = if page.write {
             abi::OP_WRITE
         } else {
             abi::OP_READ
         };
-        let end = u64::from(page.data.offset).wrapping_add(u64::from(page.data.len));
-        let first = u64::from(page.data.offset >> 9);
-        let last = end.wrapping_sub(1) >> 9;
-        link.ring.write_page([
+        self.link.as_mut()?.ring.write_page([
             u64::from(operation) | self.page,
             page.id,
             page.sector,
-            u64::from(page.data.token as u32) | first << 32 | last << 40,
+            Segment::of_page(page.token as u32),
         ]);
-        Some(operation)
+        Some(plain(operation))
     }
 
     #[inline]
-    fn push(&mut self, wire: Wire<'_>) -> Result<u8, PushError> {
+    fn push(&mut self, wire: Wire<'_>) -> Result<u32, PushError> {
         let Some(link) = &mut self.link else {
             return Err(PushError::Fault(HostFault::Withdrawn));
         };
@@ -162,7 +171,7 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
             }
             None => link.ring.write_bare(header, wire.count),
         }
-        Ok(operation)
+        Ok(plain(operation))
     }
 
     #[inline]
@@ -175,22 +184,13 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
     }
 
     #[inline(always)]
-    fn pop_success(&mut self) -> Popped {
+    fn pop_plain(&mut self, mut each: impl FnMut(u64, u32) -> Verdict) -> Rest {
         let Some(link) = &mut self.link else {
-            return Popped::Other;
+            return Rest::Odd;
         };
-        match link.ring.peek() {
-            Ok(Some(response)) if response.status == abi::RSP_OKAY => {
-                link.ring.advance();
-                Popped::Success {
-                    id: response.id,
-                    kind: response.operation,
-                    moved: None,
-                }
-            }
-            Ok(None) => Popped::Empty,
-            _ => Popped::Other,
-        }
+        let shown = link.ring.show(|[id, rest]| each(id, words::says(rest)));
+        // A fault shows again at the closer look.
+        shown.unwrap_or(Rest::Odd)
     }
 
     #[inline]
@@ -203,13 +203,19 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
         };
         Ok(Some(Answer {
             id: response.id,
-            kind: response.operation,
+            says: Says::Operation(response.operation),
             result: match response.status {
                 abi::RSP_OKAY => Ok(()),
                 status => refusal(status),
             },
-            moved: None,
         }))
+    }
+
+    fn take_pending(&mut self) {
+        if let Some(link) = &self.link {
+            // The signal is only a hint to look.
+            let _ = self.xen.take_pending(link.port);
+        }
     }
 
     #[inline]
@@ -217,8 +223,6 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
         let Some(link) = &mut self.link else {
             return false;
         };
-        // The signal is only a hint to look, which is what happens next in any case.
-        let _ = self.xen.take_pending(link.port);
         link.ring.arm()
     }
 

@@ -1,6 +1,7 @@
 //! The front end's side of a block ring.
 
 use super::abi::{self, Request, RequestDiscard, RequestHeader, Response, Segment};
+use hypercall::bus::{Rest, Verdict};
 use hypercall::shm::{Lent, Page, full_barrier};
 use hypercall::{HostFault, Platform};
 
@@ -123,45 +124,64 @@ impl<P: Platform> Ring<P> {
     /// Takes an answer.
     ///
     /// # Errors
-    /// As [`peek`](Self::peek).
-    #[inline]
+    /// [`HostFault::RingIndex`] when the host claims more answers than it has requests.
     pub fn take(&mut self) -> Result<Option<Response>, HostFault> {
-        let response = self.peek()?;
-        if response.is_some() {
-            self.advance();
+        if self.taken == self.seen && !self.look()? {
+            return Ok(None);
         }
-        Ok(response)
-    }
-
-    /// Passes over the answer that was just peeked at.
-    #[inline(always)]
-    pub fn advance(&mut self) {
+        let words = self.answer(self.taken);
         self.taken = self.taken.wrapping_add(1);
+        Ok(Some(Response::from_words(words)))
     }
 
-    /// Copies the next answer out, leaving it on the ring. What it says may be different the next
-    /// time.
+    /// Shows answers to `each`, as the words that hold them. The one that it leaves is still there
+    /// for [`take`](Self::take), and what it says may be different then.
     ///
     /// # Errors
-    /// [`HostFault::RingIndex`] when the host claims more answers than it has requests.
+    /// As [`take`](Self::take).
     #[inline(always)]
-    pub fn peek(&mut self) -> Result<Option<Response>, HostFault> {
-        if self.taken == self.seen {
-            let produced = self.shared().load_u32::<{ abi::RSP_PROD }>();
-            let asked = self.published.wrapping_sub(self.taken);
-            if produced.wrapping_sub(self.taken) > asked {
-                return Err(HostFault::RingIndex);
+    pub fn show(&mut self, mut each: impl FnMut([u64; 2]) -> Verdict) -> Result<Rest, HostFault> {
+        loop {
+            let mut next = self.taken;
+            let seen = self.seen;
+            while next != seen {
+                let verdict = each(self.answer(next));
+                if verdict == Verdict::Leave {
+                    return Ok(Rest::Odd);
+                }
+                next = next.wrapping_add(1);
+                self.taken = next;
+                if verdict == Verdict::Stop {
+                    return Ok(Rest::Enough);
+                }
             }
-            self.seen = produced;
-            if self.taken == produced {
-                return Ok(None);
+            if !self.look()? {
+                return Ok(Rest::Empty);
             }
         }
-        let words = self
-            .shared()
-            .slot::<Request, { abi::RING }, { abi::RING_SIZE }>(self.taken)
-            .read_part::<[u64; 2], 0>();
-        Ok(Some(Response::from_words(words)))
+    }
+
+    /// Copies an answer out, once.
+    #[inline(always)]
+    fn answer(&self, index: u32) -> [u64; 2] {
+        self.shared()
+            .slot::<Request, { abi::RING }, { abi::RING_SIZE }>(index)
+            .read_part::<[u64; 2], 0>()
+    }
+
+    /// Loads and checks how many answers the host has given; whether there are new ones.
+    #[inline(always)]
+    fn look(&mut self) -> Result<bool, HostFault> {
+        let produced = self.shared().load_u32::<{ abi::RSP_PROD }>();
+        if produced == self.seen {
+            return Ok(false);
+        }
+        let asked = self.published.wrapping_sub(self.seen);
+        if produced.wrapping_sub(self.seen) > asked {
+            return Err(HostFault::RingIndex);
+        }
+        self.seen = produced;
+        Ok(true)
     }
 
     /// Asks to be told of the next answer; whether there is one already.

@@ -11,6 +11,20 @@ impl Segment {
     }
 }
 
+impl Segment {
+    /// The word of a whole page.
+    #[inline(always)]
+    pub(super) const fn of_page(gref: u32) -> u64 {
+        gref as u64 | 7 << 40
+    }
+}
+
+/// What a response says besides its id and its padding, of its second word: operation and status.
+#[inline(always)]
+pub(super) const fn says(rest: u64) -> u32 {
+    rest as u32 & 0xffff_00ff
+}
+
 impl RequestHeader {
     /// The first word of a request of one segment, but for its operation, which is added to it.
     pub(super) const fn of_page(handle: u16) -> u64 {
@@ -57,6 +71,12 @@ mod tests {
             pad: 0,
         };
         assert_eq!(segment.word().to_le_bytes(), segment.as_bytes());
+        let whole = Segment {
+            first_sect: 0,
+            last_sect: 7,
+            ..segment
+        };
+        assert_eq!(Segment::of_page(segment.gref), whole.word());
         let header = RequestHeader {
             operation: 1,
             nr_segments: 2,
@@ -75,5 +95,6 @@ mod tests {
         };
         let words = <[u64; 2]>::read_from_bytes(response.as_bytes()).unwrap();
         assert_eq!(Response::from_words(words), response);
+        assert_eq!(says(words[1] | 0xff << 8 | 0xff << 32), 0xfffe_0003);
     }
 }

@@ -361,7 +361,7 @@ impl<'b, 'h, P: Platform, G: Gate> Storvsc<'b, 'h, P, G> {
             target,
             lun,
             shift: shift as u8,
-            page: PageSrb::new(self.version, target, lun),
+            page: PageSrb::new(self.version, target, lun, &limits),
         };
         Ok(Some((place, limits)))
     }

@@ -10,7 +10,7 @@ pub mod scsi;
 
 use crate::limits::Unit;
 use crate::request::{IoError, Op};
-use crate::transport::{Answer, Data, PageWire, Popped, PushError, Transport, Wire};
+use crate::transport::{Answer, Data, PageWire, PushError, Says, Transport, Wire};
 use abi::{
     DATA_NONE, DATA_READ, DATA_WRITE, Operation, Packet, REQUEST_COMPLETION, ShortPacket, Srb,
     SrbFlags, SrbStatus, Version, Win8,
@@ -19,10 +19,10 @@ pub use connect::{Config, ConnectError};
 use core::fmt;
 use core::task::Waker;
 use heapless::Vec;
-use hypercall::bus::Doorbell;
+use hypercall::bus::{Doorbell, Rest, Verdict};
 use hypercall::host::Hypervisor;
 use hypercall::hyperv::HyperV;
-use hypercall::shm::Pool;
+use hypercall::shm::{PAGE_SIZE, Pool};
 use hypercall::{Gate, HostFault, Platform};
 use page::PageSrb;
 use scsi::{Cdb, Sense};
@@ -49,8 +49,11 @@ pub struct Storvsc<'b, 'h, P: Platform, G: Gate> {
     changed: bool,
 }
 
-/// Answers do not say what they answer: they are all of one kind.
-const KIND: u8 = 0;
+/// Requests in flight at most: as many as a queue holds.
+const DEPTH: usize = crate::slots::SLOTS;
+
+/// Words of a packet from Windows 8 on.
+const PACKET_WORDS: usize = size_of::<Packet>() / 8;
 
 /// Where a disk is on its controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +63,7 @@ struct Place {
     /// log2 of 512-byte sectors in a logical block.
     shift: u8,
     /// What most requests are made of, from Windows 8 on.
-    page: Option<PageSrb>,
+    page: PageSrb,
 }
 
 impl<P: Platform, G: Gate> fmt::Debug for Storvsc<'_, '_, P, G> {
@@ -182,7 +185,7 @@ impl<P: Platform, G: Gate> Storvsc<'_, '_, P, G> {
             let Some(channel) = &mut self.channel else {
                 return Err(HostFault::Withdrawn);
             };
-            let mut words = [0u64; 8];
+            let mut words = [0u64; PACKET_WORDS];
             let Some(incoming) = channel.receive(&mut words)? else {
                 return Ok(None);
             };
@@ -272,24 +275,21 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
     }
 
     fn depth(&self) -> usize {
-        64
+        DEPTH
     }
 
     #[inline(always)]
-    fn push_page(&mut self, wire: PageWire) -> Option<u8> {
+    fn push_page(&mut self, wire: PageWire) -> Option<u32> {
+        const BYTES: u32 = PAGE_SIZE as u32;
         let place = self.places.get(usize::from(wire.unit))?;
-        let lba = u32::try_from(wire.sector >> place.shift).ok()?;
-        let blocks = (wire.data.len >> 9) >> place.shift;
-        let bytes = wire.data.len.into();
-        let words = place.page?.words(wire.write, lba, blocks, bytes);
-        let (frame, offset) = (wire.data.token, wire.data.offset);
+        let words = place.page.words(wire.write, wire.sector)?;
         let channel = self.channel.as_mut()?;
         channel
-            .send_page(wire.id, &words, frame, offset, bytes)
-            .then_some(KIND)
+            .send_page(wire.id, &words, wire.token, 0, BYTES)
+            .then_some(BYTES)
     }
 
-    fn push(&mut self, wire: Wire<'_>) -> Result<u8, PushError> {
+    fn push(&mut self, wire: Wire<'_>) -> Result<u32, PushError> {
         let Some(place) = self.places.get(usize::from(wire.unit)) else {
             return Err(PushError::Fault(HostFault::Withdrawn));
         };
@@ -306,11 +306,12 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
         let bytes = wire.data.map_or(0, |data| data.bytes);
         let packet = self.command(target, lun, &cdb, way, bytes);
         match self.write(wire.id, &packet, wire.data) {
-            Ok(()) => Ok(KIND),
+            Ok(()) => Ok(bytes),
             Err(SendError::Fault(fault)) => Err(PushError::Fault(fault)),
             Err(_) => Err(PushError::Full),
         }
     }
+
     #[inline]
     fn publish(&mut self) {
         if let Some(channel) = &mut self.channel {
@@ -319,27 +320,16 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
     }
 
     #[inline(always)]
-    fn pop_success(&mut self) -> Popped {
+    fn pop_plain(&mut self, mut each: impl FnMut(u64, u32) -> Verdict) -> Rest {
         let Some(channel) = &mut self.channel else {
-            return Popped::Other;
+            return Rest::Odd;
         };
-        match channel.is_ready() {
-            Ok(true) => {}
-            Ok(false) => return Popped::Empty,
-            Err(_) => return Popped::Other,
-        }
-        let done = channel.receive_if::<8, 4, _>(|id, words| {
-            let moved = page::success(words)?;
-            (id != 0).then_some((id, moved))
+        let shown = channel.show::<PACKET_WORDS>(|id, answer| match page::success(answer) {
+            Some(moved) => each(id, moved),
+            None => Verdict::Leave,
         });
-        match done {
-            Some((id, moved)) => Popped::Success {
-                id,
-                kind: KIND,
-                moved: Some(moved),
-            },
-            None => Popped::Other,
-        }
+        // A fault shows again at the closer look.
+        shown.unwrap_or(Rest::Odd)
     }
 
     fn pop(&mut self) -> Result<Option<Answer>, HostFault> {
@@ -351,10 +341,16 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
         }
         Ok(Some(Answer {
             id,
-            kind: KIND,
+            says: Says::Moved(packet.short.srb.data_transfer_length),
             result: outcome(&packet),
-            moved: Some(packet.short.srb.data_transfer_length),
         }))
+    }
+
+    fn take_pending(&mut self) {
+        if let Some(channel) = &self.channel {
+            // The signal is only a hint to look.
+            let _ = channel.take_pending();
+        }
     }
 
     #[inline]
@@ -362,8 +358,6 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
         let Some(channel) = &mut self.channel else {
             return false;
         };
-        // The signal is only a hint to look, which is what happens next in any case.
-        let _ = channel.take_pending();
         // A fault shows at the next pop.
         channel.arm().unwrap_or(true)
     }

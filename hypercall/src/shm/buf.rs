@@ -1,6 +1,6 @@
 //! A buffer in lent pages.
 
-use super::pool::{Header, Link, NONE, Pool};
+use super::pool::{Header, Link, Meta, NONE, Pool};
 use super::{OutOfSpan, PAGE_SIZE, Span};
 use crate::platform::Platform;
 use core::fmt;
@@ -13,42 +13,8 @@ use core::ptr::NonNull;
 /// The host may be able to write the bytes at any moment, so there is no slice of them: copy out
 /// with [`read_at`](Self::read_at), in with [`write_at`](Self::write_at).
 pub struct Buf {
-    header: NonNull<Header>,
-    shape: Shape,
-}
-
-/// First page (16 bits), length in bytes (32) and number of pages (16): one word, because buffers
-/// are moved about more than they are looked at.
-#[derive(Clone, Copy)]
-struct Shape(u64);
-
-impl Shape {
-    #[inline(always)]
-    fn new(len: u32, head: u16, pages: u16) -> Self {
-        Self(u64::from(head) | u64::from(len) << 16 | u64::from(pages) << 48)
-    }
-
-    #[inline(always)]
-    fn len(self) -> u32 {
-        (self.0 >> 16) as u32
-    }
-
-    /// Of one page: its length less 1. Of an empty buffer or one of other than one page, more
-    /// than any length.
-    #[inline(always)]
-    fn last_of_page(self) -> u64 {
-        (self.0 >> 16).wrapping_sub(1 << 32 | 1)
-    }
-
-    #[inline(always)]
-    fn head(self) -> u16 {
-        self.0 as u16
-    }
-
-    #[inline(always)]
-    fn pages(self) -> u16 {
-        (self.0 >> 48) as u16
-    }
+    /// Of its first page. One word, because buffers are moved about more than they are looked at.
+    head: NonNull<Meta>,
 }
 
 // SAFETY: a buffer is the only owner of its pages' links, and the pool is reached by atomics.
@@ -95,27 +61,47 @@ pub struct Segment {
 }
 
 impl Buf {
-    /// A buffer of no pages, which is only ever seen by the pool.
+    /// A buffer of one page that holds `len` bytes.
     ///
     /// # Safety
-    /// The caller passes on one count of the header.
-    pub(super) unsafe fn empty(header: NonNull<Header>) -> Self {
-        Self {
-            header,
-            shape: Shape::new(0, NONE, 0),
-        }
+    /// The page is the caller's, who passes it on together with one count of its header.
+    #[inline]
+    pub(super) unsafe fn new(page: &Meta, len: u16) -> Self {
+        let mut buf = Self { head: page.into() };
+        buf.set_first(Link::alone(len));
+        buf.set_len(len.into());
+        buf
     }
 
-    #[inline]
+    /// Its first page, which it owns.
+    #[inline(always)]
+    fn first(&self) -> &Meta {
+        // SAFETY: this buffer's count keeps the header alive, and with it the records of pages.
+        unsafe { self.head.as_ref() }
+    }
+
+    #[inline(always)]
     fn header(&self) -> &Header {
         // SAFETY: this buffer's count keeps the header alive.
-        unsafe { self.header.as_ref() }
+        unsafe { self.first().header().as_ref() }
+    }
+
+    /// The link of its first page.
+    #[inline(always)]
+    fn first_link(&self) -> Link {
+        // SAFETY: of the pages of a buffer, links are written only through `&mut` of it.
+        unsafe { *self.first().link.get() }
+    }
+
+    #[inline(always)]
+    fn set_first(&mut self, link: Link) {
+        // SAFETY: as in `first_link`, and `&mut self` excludes readers.
+        unsafe { *self.first().link.get() = link };
     }
 
     #[inline]
     fn link(&self, page: u16) -> Link {
-        // SAFETY: callers pass pages of this buffer, whose links only its owner writes, by
-        // `set_link`, which takes `&mut self`.
+        // SAFETY: callers pass pages of this buffer; as in `first_link`.
         unsafe { *self.header().meta(page).link.get() }
     }
 
@@ -125,70 +111,63 @@ impl Buf {
         unsafe { *self.header().meta(page).link.get() = link };
     }
 
-    /// Adds a page that was just claimed for this buffer, behind page `tail` if it has one.
-    #[inline]
-    pub(super) fn push(&mut self, tail: u16, page: u16, len: u16) {
-        let mut head = self.shape.head();
-        if tail == NONE {
-            head = page;
-        } else {
-            let link = self.link(tail);
-            self.set_link(tail, Link { next: page, ..link });
-        }
-        self.set_link(
-            page,
-            Link {
-                next: NONE,
-                offset: 0,
-                len,
-            },
-        );
-        self.shape = Shape::new(
-            self.shape.len().wrapping_add(u32::from(len)),
-            head,
-            self.shape.pages().wrapping_add(1),
-        );
+    /// Adds a page that holds `len` bytes behind page `tail`.
+    ///
+    /// # Safety
+    /// `page` was just claimed for this buffer, and `tail` is its last page.
+    pub(super) unsafe fn push(&mut self, tail: u16, page: u16, len: u16) {
+        self.set_link(tail, self.link(tail).with_next(page));
+        self.set_link(page, Link::alone(len));
+        let first = self.first_link();
+        self.set_first(first.with_pages(first.pages().wrapping_add(1)));
+        self.set_len(self.bytes().wrapping_add(u32::from(len)));
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> u32 {
+        // SAFETY: as in `first_link`.
+        unsafe { *self.first().bytes.get() }
+    }
+
+    #[inline(always)]
+    fn set_len(&mut self, len: u32) {
+        // SAFETY: as in `set_first`.
+        unsafe { *self.first().bytes.get() = len };
     }
 
     /// Length in bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.shape.len() as usize
+        self.bytes() as usize
     }
 
     /// Whether it holds no bytes.
     pub fn is_empty(&self) -> bool {
-        self.shape.len() == 0
+        self.bytes() == 0
     }
 
     /// How many pages it has.
     #[inline]
     pub fn pages(&self) -> usize {
-        usize::from(self.shape.pages())
+        self.first_link().pages().into()
     }
 
+    /// What names its page to the host ([`Segment::token`]), if the buffer is one whole page;
+    /// `None` of any other. The shortest way to look at what most buffers are.
     #[inline(always)]
-    fn set_len(&mut self, len: u32) {
-        self.shape = Shape::new(len, self.shape.head(), self.shape.pages());
+    pub fn whole_page(&self) -> Option<u64> {
+        (self.first_link() == Link::WHOLE).then(|| self.first().token())
     }
 
     /// The piece of a buffer that is one page and holds 1 to `most` bytes; `None` of any other.
     #[inline(always)]
     pub fn only_segment(&self, most: u32) -> Option<Segment> {
-        if self.shape.last_of_page() >= u64::from(most) {
-            return None;
-        }
-        // SAFETY: as in `Segments::next`.
-        let (token, link) = unsafe {
-            let meta = self.header.as_ref().meta(self.shape.head());
-            (meta.token(), meta.link.get())
-        };
-        Some(Segment {
-            token,
-            // SAFETY: as above; of a page's link only this is needed here.
-            offset: unsafe { (*link).offset },
-            // What a buffer of one page holds is in that page.
-            len: self.shape.len() as u16,
+        let link = self.first_link();
+        let some = 1..=most;
+        (link.pages() == 1 && some.contains(&link.len().into())).then(|| Segment {
+            token: self.first().token(),
+            offset: link.offset(),
+            len: link.len(),
         })
     }
 
@@ -196,8 +175,8 @@ impl Buf {
     #[inline(always)]
     pub fn segments(&self) -> Segments<'_> {
         Segments {
-            header: self.header,
-            next: self.shape.head(),
+            header: self.first().header(),
+            next: self.first().index(),
             life: PhantomData,
         }
     }
@@ -205,15 +184,15 @@ impl Buf {
     /// Shortens to `len` bytes, keeping the pages; does nothing when it is not longer.
     pub fn truncate(&mut self, len: usize) {
         let mut rest = len;
-        let mut page = self.shape.head();
+        let mut page = self.first().index();
         while page != NONE {
-            let mut link = self.link(page);
-            link.len = rest.min(usize::from(link.len)) as u16;
-            rest = rest.saturating_sub(usize::from(link.len));
-            self.set_link(page, link);
-            page = link.next;
+            let link = self.link(page);
+            let here = rest.min(usize::from(link.len()));
+            rest = rest.saturating_sub(here);
+            self.set_link(page, link.with_bytes(link.offset(), here as u16));
+            page = link.next();
         }
-        self.set_len(self.shape.len().min(u32::try_from(len).unwrap_or(u32::MAX)));
+        self.set_len(self.bytes().min(u32::try_from(len).unwrap_or(u32::MAX)));
     }
 
     /// Makes a buffer of one page hold the `len` bytes from byte `offset` of that page on. `false`,
@@ -221,18 +200,11 @@ impl Buf {
     #[inline(always)]
     pub fn place(&mut self, offset: u16, len: u16) -> bool {
         let end = u32::from(offset).wrapping_add(u32::from(len));
-        if end > PAGE_SIZE as u32 || self.shape.pages() != 1 {
+        let link = self.first_link();
+        if end > PAGE_SIZE as u32 || link.pages() != 1 {
             return false;
         }
-        let page = self.shape.head();
-        self.set_link(
-            page,
-            Link {
-                next: NONE,
-                offset,
-                len,
-            },
-        );
+        self.set_first(link.with_bytes(offset, len));
         self.set_len(len.into());
         true
     }
@@ -240,22 +212,24 @@ impl Buf {
     /// Whether it came from `pool`.
     #[inline(always)]
     pub fn is_from<P: Platform>(&self, pool: &Pool<P>) -> bool {
-        self.header == pool.at()
+        self.first().header() == pool.at()
     }
 
     /// Drops `count` bytes from the front; does nothing to an empty buffer. Pages stay.
     pub fn advance(&mut self, count: usize) {
         let mut rest = count;
-        let mut page = self.shape.head();
+        let mut page = self.first().index();
         while page != NONE && rest != 0 {
-            let mut link = self.link(page);
-            let here = rest.min(usize::from(link.len)) as u16;
-            link.len = link.len.wrapping_sub(here);
-            link.offset = link.offset.wrapping_add(here);
-            self.set_len(self.shape.len().wrapping_sub(u32::from(here)));
+            let link = self.link(page);
+            let here = rest.min(usize::from(link.len())) as u16;
+            let (offset, len) = (
+                link.offset().wrapping_add(here),
+                link.len().wrapping_sub(here),
+            );
+            self.set_link(page, link.with_bytes(offset, len));
+            self.set_len(self.bytes().wrapping_sub(u32::from(here)));
             rest = rest.wrapping_sub(usize::from(here));
-            self.set_link(page, link);
-            page = link.next;
+            page = link.next();
         }
     }
 
@@ -264,31 +238,28 @@ impl Buf {
     /// # Errors
     /// [`AppendError`], with `other`; this buffer is then unchanged.
     pub fn append(&mut self, other: Buf) -> Result<(), (AppendError, Buf)> {
-        if self.header != other.header {
+        if self.first().header() != other.first().header() {
             return Err((AppendError::OtherPool, other));
         }
+        let first = self.first_link();
         let (Some(len), Some(pages)) = (
-            self.shape.len().checked_add(other.shape.len()),
-            self.shape.pages().checked_add(other.shape.pages()),
+            self.bytes().checked_add(other.bytes()),
+            first.pages().checked_add(other.first_link().pages()),
         ) else {
             return Err((AppendError::TooLarge, other));
         };
-        let (mut tail, mut link) = (self.shape.head(), self.link(self.shape.head()));
-        while link.next != NONE {
-            tail = link.next;
+        let other = core::mem::ManuallyDrop::new(other);
+        self.set_first(first.with_pages(pages));
+        self.set_len(len);
+        let mut tail = self.first().index();
+        let mut link = self.link(tail);
+        while link.next() != NONE {
+            tail = link.next();
             link = self.link(tail);
         }
-        self.set_link(
-            tail,
-            Link {
-                next: other.shape.head(),
-                ..link
-            },
-        );
-        self.shape = Shape::new(len, self.shape.head(), pages);
-        let other = core::mem::ManuallyDrop::new(other);
+        self.set_link(tail, link.with_next(other.first().index()));
         // SAFETY: `other`'s pages are ours now; its count goes with it, and ours remains.
-        unsafe { Header::drop_count(other.header) };
+        unsafe { Header::drop_count(other.first().header()) };
         Ok(())
     }
 
@@ -346,14 +317,14 @@ impl Buf {
     /// Shows `each` the pieces from byte `offset` on, until it answers `None`.
     fn walk(&self, offset: usize, mut each: impl FnMut(Span<'_>) -> Option<()>) {
         let mut skip = offset;
-        let mut page = self.shape.head();
+        let mut page = self.first().index();
         while page != NONE {
             let link = self.link(page);
-            let len = usize::from(link.len);
+            let len = usize::from(link.len());
             let here = skip.min(len);
             skip = skip.wrapping_sub(here);
             if here < len {
-                let start = usize::from(link.offset).wrapping_add(here);
+                let start = usize::from(link.offset()).wrapping_add(here);
                 // SAFETY: the page is this buffer's, so it exists and is lent memory without
                 // references; the part is inside it because `offset + len <= 4096`.
                 let whole = unsafe { Span::new(self.header().data(page), PAGE_SIZE) };
@@ -364,7 +335,7 @@ impl Buf {
                     return;
                 }
             }
-            page = link.next;
+            page = link.next();
         }
     }
 }
@@ -372,15 +343,16 @@ impl Buf {
 impl Drop for Buf {
     #[inline]
     fn drop(&mut self) {
-        let mut page = self.shape.head();
+        let header = self.first().header();
+        let mut page = self.first().index();
         while page != NONE {
-            let next = self.link(page).next;
+            let next = self.link(page).next();
             // SAFETY: the page is this buffer's, which is going.
             unsafe { self.header().give_back(page) };
             page = next;
         }
         // SAFETY: this buffer's own count, given up last.
-        unsafe { Header::drop_count(self.header) }
+        unsafe { Header::drop_count(header) }
     }
 }
 
@@ -410,12 +382,12 @@ impl Iterator for Segments<'_> {
                 let meta = self.header.as_ref().meta(self.next);
                 (meta.token(), *meta.link.get())
             };
-            self.next = link.next;
-            if link.len != 0 {
+            self.next = link.next();
+            if link.len() != 0 {
                 return Some(Segment {
                     token,
-                    offset: link.offset,
-                    len: link.len,
+                    offset: link.offset(),
+                    len: link.len(),
                 });
             }
         }

@@ -35,24 +35,76 @@ impl fmt::Display for PoolError {
 
 impl core::error::Error for PoolError {}
 
-/// What is known of one page of a pool.
+/// What is known of one page of a pool. A buffer is a pointer to that of its first page.
 #[repr(C)]
 pub(super) struct Meta {
     /// What names the page to the host; never changes.
     token: u64,
     /// The page's place in the buffer that owns it.
     pub(super) link: UnsafeCell<Link>,
+    /// Of a buffer's first page: bytes in the whole buffer.
+    pub(super) bytes: UnsafeCell<u32>,
+    /// Which page of the pool it is; never changes.
+    index: u16,
+    /// The pool; never changes.
+    header: NonNull<Header>,
 }
 
-/// A page's place in a buffer, and which of its bytes belong to it.
-#[derive(Clone, Copy)]
-pub(super) struct Link {
+/// A page's place in a buffer, and which of its bytes belong to it: next page, where the bytes
+/// start in the page, how many there are (16 bits each), and of a buffer's first page how many
+/// pages it has. One word, so that one look tells a buffer that is a whole page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Link(u64);
+
+impl Link {
+    /// Of a page that is a whole buffer by itself.
+    pub(super) const WHOLE: Self = Self::alone(PAGE_SIZE as u16);
+
+    /// Of the only page of a buffer of `len` bytes.
+    #[inline(always)]
+    pub(super) const fn alone(len: u16) -> Self {
+        Self(NONE as u64 | (len as u64) << 32 | 1 << 48)
+    }
+
     /// The next page of the buffer, or [`NONE`].
-    pub(super) next: u16,
+    #[inline(always)]
+    pub(super) fn next(self) -> u16 {
+        self.0 as u16
+    }
+
     /// Where the buffer's bytes start in the page.
-    pub(super) offset: u16,
+    #[inline(always)]
+    pub(super) fn offset(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
     /// How many there are; `offset + len <= 4096`.
-    pub(super) len: u16,
+    #[inline(always)]
+    pub(super) fn len(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// Of a buffer's first page: how many it has.
+    #[inline(always)]
+    pub(super) fn pages(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    #[inline(always)]
+    pub(super) fn with_next(self, next: u16) -> Self {
+        Self(self.0 & !0xffff | u64::from(next))
+    }
+
+    #[inline(always)]
+    pub(super) fn with_bytes(self, offset: u16, len: u16) -> Self {
+        let bytes = u64::from(offset) << 16 | u64::from(len) << 32;
+        Self(self.0 & !0xffff_ffff_0000 | bytes)
+    }
+
+    #[inline(always)]
+    pub(super) fn with_pages(self, pages: u16) -> Self {
+        Self(self.0 & 0xffff_ffff_ffff | u64::from(pages) << 48)
+    }
 }
 
 /// What buffers need of their pool, whatever platform it came from. It lives in pages of its own
@@ -119,7 +171,10 @@ impl<P: Platform> Pool<P> {
             .wrapping_add(words.wrapping_mul(8))
             .next_multiple_of(64);
         let bytes = meta_at.wrapping_add(count.wrapping_mul(size_of::<Meta>()));
-        const { assert!(align_of::<Block<P>>() <= PAGE_SIZE && align_of::<Meta>() <= 64) };
+        const {
+            assert!(align_of::<Block<P>>() <= PAGE_SIZE && align_of::<Meta>() <= 64);
+            assert!(offset_of!(Block<P>, header) == 0);
+        };
         let Ok(own) = Pages::alloc(lent.platform(), bytes.div_ceil(PAGE_SIZE)) else {
             return Err((PoolError::OutOfPages, lent));
         };
@@ -142,17 +197,15 @@ impl<P: Platform> Pool<P> {
             unsafe { free.add(w).write(AtomicU64::new(bits)) };
         }
         for i in 0..count {
-            let link = Link {
-                next: NONE,
-                offset: 0,
-                len: 0,
-            };
             let token = lent.token(i).unwrap_or(u64::MAX);
             // SAFETY: entry `i` of `count`.
             unsafe {
                 meta.add(i).write(Meta {
                     token,
-                    link: UnsafeCell::new(link),
+                    link: UnsafeCell::new(Link::alone(0)),
+                    bytes: UnsafeCell::new(0),
+                    index: i as u16,
+                    header: base.cast(),
                 });
             }
         }
@@ -192,23 +245,21 @@ impl<P: Platform> Pool<P> {
         if len > header.count.wrapping_mul(PAGE_SIZE) {
             return None;
         }
-        let at = self.block.cast::<Header>();
-        const { assert!(offset_of!(Block<P>, header) == 0) };
+        let mut rest = len.saturating_sub(PAGE_SIZE);
+        let first = header.claim()?;
         header.live.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the count taken above is the buffer's own.
-        let mut buf = unsafe { Buf::empty(at) };
-        let mut rest = len;
-        let mut tail = NONE;
-        loop {
+        // SAFETY: the page was just claimed, and the count taken above is the buffer's own.
+        let mut buf = unsafe { Buf::new(header.meta(first), len.wrapping_sub(rest) as u16) };
+        let mut tail = first;
+        while rest != 0 {
             let page = header.claim()?;
             let here = rest.min(PAGE_SIZE);
-            buf.push(tail, page, here as u16);
+            // SAFETY: the page was just claimed for this buffer, whose last page is `tail`.
+            unsafe { buf.push(tail, page, here as u16) };
             tail = page;
             rest = rest.wrapping_sub(here);
-            if rest == 0 {
-                return Some(buf);
-            }
         }
+        Some(buf)
     }
 
     /// What tells this pool from others.
@@ -356,8 +407,18 @@ impl Header {
 }
 
 impl Meta {
-    #[inline]
+    #[inline(always)]
     pub(super) fn token(&self) -> u64 {
         self.token
+    }
+
+    #[inline(always)]
+    pub(super) fn index(&self) -> u16 {
+        self.index
+    }
+
+    #[inline(always)]
+    pub(super) fn header(&self) -> NonNull<Header> {
+        self.header
     }
 }

@@ -73,6 +73,13 @@ fn advance(from: u32, by: u32, size: u32) -> u32 {
     }
 }
 
+/// The index behind a packet of `words` words from `at` on that lies in one piece.
+#[inline(always)]
+fn behind(at: u32, words: u32, size: u32) -> u32 {
+    let end = at.wrapping_add(words);
+    if end == size { 0 } else { end }
+}
+
 /// Where an index lies in the ring's run of pages, in words.
 #[inline]
 fn place(index: u32) -> usize {

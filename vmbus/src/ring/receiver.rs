@@ -1,13 +1,14 @@
 //! The host-to-guest ring.
 
-use super::{GAP, advance, announce, data_words, distance, index, place};
+use super::{GAP, advance, announce, behind, data_words, distance, index, place};
 use crate::abi::packet::{
     FOOTER_BYTES, INTERRUPT_MASK, PENDING_SEND_SIZE, PacketKind, READ_INDEX, WRITE_INDEX,
 };
 use core::mem;
 use hypercall::HostFault;
+use hypercall::bus::{Rest, Verdict};
 use hypercall::platform::Platform;
-use hypercall::shm::{Lent, full_barrier};
+use hypercall::shm::{Lent, Words, full_barrier};
 
 /// Words of a descriptor.
 const DESCRIPTOR: u32 = 2;
@@ -128,49 +129,52 @@ impl<P: Platform> Receiver<P> {
         self.receive_any(into).map(Some)
     }
 
-    /// Whether there is a packet to receive.
+    /// Shows completions whose payload is `LEN` words, in one piece and right behind the
+    /// descriptor, to `each`: transaction id and payload, of which it should load each word once.
+    /// A packet of another form, or one that it leaves, is still there for
+    /// [`receive`](Self::receive).
     ///
     /// # Errors
     /// [`HostFault`].
     #[inline(always)]
-    pub fn is_ready(&mut self) -> Result<bool, HostFault> {
-        if self.is_drained() {
-            return self.look();
-        }
-        Ok(true)
-    }
-
-    /// Takes a completion whose payload is `LEN` words, in one piece and right behind its
-    /// descriptor, if `accept` makes something of its transaction id and the first `N` words of
-    /// the payload. `None` says nothing of the packet, which is still to be received then.
-    #[inline(always)]
-    pub fn receive_if<const LEN: usize, const N: usize, R>(
+    pub fn show<const LEN: usize>(
         &mut self,
-        accept: impl FnOnce(u64, [u64; N]) -> Option<R>,
-    ) -> Option<R> {
-        const { assert!(N <= LEN) };
+        mut each: impl FnMut(u64, Words<'_>) -> Verdict,
+    ) -> Result<Rest, HostFault> {
+        // The length is known beforehand, and so is all that follows from it.
         let total = const { LEN as u32 + DESCRIPTOR + FOOTER };
-        let at = self.read;
-        if total > self.unread {
-            return None;
-        }
-        let packet = self.memory.words().part(place(at), total as usize).ok()?;
         let expected = const {
             PacketKind::COMPLETION.0 as u64
                 | (DESCRIPTOR as u64) << 16
                 | (LEN as u64 + DESCRIPTOR as u64) << 32
         };
-        // The flags are above.
-        if packet.load(0).ok()? << 16 != expected << 16 {
-            return None;
+        loop {
+            while total <= self.unread {
+                let at = self.read;
+                let Ok(packet) = self.memory.words().part(place(at), total as usize) else {
+                    return Ok(Rest::Odd);
+                };
+                // The flags are above.
+                if packet.load(0)? << 16 != expected << 16 {
+                    return Ok(Rest::Odd);
+                }
+                let verdict = each(packet.load(1)?, packet.part(DESCRIPTOR as usize, LEN)?);
+                if verdict == Verdict::Leave {
+                    return Ok(Rest::Odd);
+                }
+                self.read = behind(at, total, self.size);
+                self.unread = self.unread.wrapping_sub(total);
+                if verdict == Verdict::Stop {
+                    return Ok(Rest::Enough);
+                }
+            }
+            if !self.is_drained() {
+                return Ok(Rest::Odd);
+            }
+            if !self.look()? {
+                return Ok(Rest::Empty);
+            }
         }
-        let mut payload = [0; N];
-        let id = packet.load(1).ok()?;
-        packet.read(DESCRIPTOR as usize, &mut payload).ok()?;
-        let taken = accept(id, payload)?;
-        self.read = advance(at, total, self.size);
-        self.unread = self.unread.wrapping_sub(total);
-        Some(taken)
     }
 
     /// Takes a packet of any form. What was seen of it before does not count.

@@ -1,6 +1,6 @@
 //! The guest-to-host ring.
 
-use super::{GAP, advance, announce, data_words, distance, index, place};
+use super::{GAP, advance, announce, behind, data_words, distance, index, place};
 use crate::abi::packet::{
     COMPLETION_REQUESTED, FOOTER_BYTES, INTERRUPT_MASK, PENDING_SEND_SIZE, PacketKind, READ_INDEX,
     WRITE_INDEX,
@@ -266,7 +266,7 @@ impl<P: Platform> Sender<P> {
             if !written {
                 return false;
             }
-            self.write = advance(at, total, self.size);
+            self.write = behind(at, total, self.size);
             self.room = self.room.wrapping_sub(total);
             return true;
         }

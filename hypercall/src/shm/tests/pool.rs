@@ -285,11 +285,11 @@ fn a_boxed_value_lives_in_pages_and_is_dropped_once() {
     let platform = platform(8);
     let pool = pool(&platform, 1);
     let before = platform.ram().used_pages();
-    let mut table = Boxed::new(&platform, [const { None::<Buf> }; 300]).unwrap();
+    let mut table = Boxed::new(&platform, [const { None::<Buf> }; 600]).unwrap();
     assert_eq!(platform.ram().used_pages(), before + 2);
-    table[299] = pool.alloc(10);
+    table[599] = pool.alloc(10);
     assert_eq!(
-        (table[299].as_ref().map(Buf::len), pool.free_pages()),
+        (table[599].as_ref().map(Buf::len), pool.free_pages()),
         (Some(10), 0)
     );
     drop(table);
