@@ -59,11 +59,6 @@ pub fn finish(mut frame: Frame, takes: Takes) -> Vec<Frame> {
     frames
 }
 
-/// The frame with nothing left undone.
-pub fn finish_all(frame: Frame) -> Vec<Frame> {
-    finish(frame, Takes::default())
-}
-
 /// Fills a partial checksum in, over what is there.
 fn fill(frame: &mut Frame) {
     let Checksum::Partial { start, offset } = frame.checksum else {
@@ -182,4 +177,145 @@ pub fn fault(frame: &Frame) -> Option<&'static str> {
     // Two zeros: 0 and 0xffff are the same sum.
     (field % 0xffff != pseudo % 0xffff)
         .then_some("the checksum field does not hold the pseudo-header's sum")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::headers::checksum_is_right;
+    use crate::net::samples::{Flow, pattern};
+
+    fn flows() -> Vec<Flow> {
+        let all = [(false, true), (true, true), (false, false), (true, false)];
+        all.map(|(v6, tcp)| Flow {
+            v6,
+            tcp,
+            ..Flow::tcp4()
+        })
+        .to_vec()
+    }
+
+    #[test]
+    fn checksums_are_filled_in_and_nothing_else_changes() {
+        for flow in flows() {
+            for len in [0, 1, 2, 7, 1000] {
+                let frame = flow.partial(&pattern(len, len as u64));
+                assert_eq!(fault(&frame), None);
+                assert_eq!(checksum_is_right(&frame.bytes), Some(false));
+                let done = finish(frame.clone(), Takes::default());
+                assert_eq!(done.len(), 1);
+                assert_eq!(checksum_is_right(&done[0].bytes), Some(true));
+                let at = Headers::find(&frame.bytes).unwrap().checksum().unwrap();
+                assert_eq!(done[0].bytes[..at], frame.bytes[..at]);
+                assert_eq!(done[0].bytes[at + 2..], frame.bytes[at + 2..]);
+                // Bytes behind the packet, as short frames have them, count for nothing.
+                let mut padded = frame.clone();
+                padded.bytes.extend([0xee; 9]);
+                let done = finish(padded, Takes::default());
+                assert_eq!(checksum_is_right(&done[0].bytes), Some(true));
+            }
+        }
+    }
+
+    #[test]
+    fn a_udp_checksum_that_comes_to_zero_is_sent_as_its_complement() {
+        let flow = Flow {
+            tcp: false,
+            ..Flow::tcp4()
+        };
+        let sum = |a: u8, b: u8| {
+            let frame = flow.partial(&[a, b]);
+            u16::from_be_bytes([frame.bytes[40], frame.bytes[41]])
+                .checked_add(add(0, &frame.bytes[34..40]))
+                .map(|sum| add(sum, &[a, b]))
+        };
+        let zero = (0..=u16::MAX)
+            .map(u16::to_be_bytes)
+            .find(|&[a, b]| sum(a, b) == Some(0xffff));
+        let frame = flow.partial(&zero.unwrap());
+        let done = finish(frame, Takes::default());
+        assert_eq!(done[0].bytes[40..42], [0xff, 0xff]);
+        assert_eq!(checksum_is_right(&done[0].bytes), Some(true));
+    }
+
+    #[test]
+    fn segments_are_cut_into_packets_that_make_the_whole() {
+        for flow in flows().into_iter().filter(|flow| flow.tcp) {
+            for (len, mss) in [(1, 1000), (1000, 1000), (1001, 1000), (65_000, 1448)] {
+                let data = pattern(len, 7);
+                let mut frame = flow.long(&data, mss);
+                // FIN, PSH, ACK and CWR.
+                let flags = flow.headers() - 20 + 13;
+                frame.bytes[flags] = 0x99;
+                let packets = finish(frame.clone(), Takes::default());
+                assert_eq!(packets.len(), len.div_ceil(usize::from(mss)));
+                let mut whole: Vec<u8> = Vec::new();
+                for (n, packet) in packets.iter().enumerate() {
+                    let bytes = &packet.bytes;
+                    assert_eq!(checksum_is_right(bytes), Some(true));
+                    let seq = bytes[flags - 9..flags - 5].try_into().unwrap();
+                    let seq = u32::from_be_bytes(seq) - 0x1000;
+                    assert_eq!(seq as usize, whole.len());
+                    let last = n + 1 == packets.len();
+                    let expected =
+                        0x10 | if last { 0x09 } else { 0 } | if n == 0 { 0x80 } else { 0 };
+                    assert_eq!(bytes[flags], expected);
+                    if !flow.v6 {
+                        assert_eq!(add(0, &bytes[14..34]), 0xffff);
+                        let id = u16::from_be_bytes([bytes[18], bytes[19]]);
+                        assert_eq!(id, 0x1234 + n as u16);
+                    }
+                    let headers = Headers::find(bytes).unwrap();
+                    assert_eq!(headers.end, bytes.len());
+                    whole.extend(&bytes[flow.headers()..]);
+                }
+                assert!(whole == data);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_receiver_takes_stays() {
+        let frame = Flow::tcp4().long(&pattern(3000, 1), 1000);
+        let takes = Takes {
+            checksum_v4: true,
+            segment_v4: true,
+            ..Takes::default()
+        };
+        assert_eq!(finish(frame.clone(), takes), [frame.clone()]);
+        let pieces = finish(
+            frame,
+            Takes {
+                segment_v4: false,
+                ..takes
+            },
+        );
+        assert!(
+            pieces
+                .iter()
+                .all(|piece| matches!(piece.checksum, Checksum::Partial { .. }))
+        );
+    }
+
+    #[test]
+    fn nonsense_is_found_and_left_alone() {
+        let good = Flow::tcp4().long(&pattern(3000, 1), 1000);
+        let change: [fn(&mut Frame); 5] = [
+            |f| f.segment = Some(super::super::Segment { v6: true, mss: 9 }),
+            |f| f.segment = Some(super::super::Segment { v6: false, mss: 0 }),
+            |f| f.bytes.truncate(40),
+            |f| f.bytes[23] = UDP,
+            |f| f.bytes[12] = 0,
+        ];
+        for change in change {
+            let mut frame = good.clone();
+            change(&mut frame);
+            assert!(fault(&frame).is_some());
+            let same = finish(frame.clone(), Takes::default());
+            assert_eq!(same, [frame]);
+        }
+        let mut wrong = Flow::tcp4().partial(b"data");
+        wrong.bytes[50] ^= 1;
+        assert!(fault(&wrong).is_some());
+    }
 }

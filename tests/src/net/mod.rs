@@ -4,13 +4,19 @@
 //! guest is to receive. What is at the other end may be a test ([`cable`]) or a switch.
 
 mod cable;
+pub mod faults;
 pub mod finish;
 pub mod headers;
+pub mod pcap;
 pub mod samples;
+pub mod switch;
 
 pub use cable::{Cable, cable};
+pub use faults::{Faults, Faulty};
 pub use finish::{Takes, fault, finish};
 pub use headers::Headers;
+pub use pcap::{Capture, Tapped};
+pub use switch::{Switch, SwitchPort};
 
 /// The state of a frame's transport checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

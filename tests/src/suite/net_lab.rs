@@ -5,7 +5,7 @@ use crate::net::Cable;
 use netfront::{Config, Net, NetQueue, Offloads};
 
 /// Pages of the machine's memory: little for an interpreter, which zeroes them one by one.
-pub(super) const NET_RAM_PAGES: usize = if cfg!(miri) { 1024 } else { 8192 };
+pub const NET_RAM_PAGES: usize = if cfg!(miri) { 1024 } else { 8192 };
 
 /// How the machine is made, and how its guest uses it.
 #[derive(Debug, Clone, Copy)]
