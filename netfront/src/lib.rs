@@ -15,7 +15,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(any(feature = "embassy-net-driver", feature = "smoltcp"))]
+pub mod adapters;
 pub mod capabilities;
+pub mod checksum;
 pub mod frame;
 pub mod net;
 pub mod offload;

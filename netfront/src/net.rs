@@ -117,6 +117,46 @@ pub trait NetQueue: Send {
     fn now(&self) -> u64;
 }
 
+/// A borrowed queue is a queue.
+impl<Q: NetQueue + ?Sized> NetQueue for &mut Q {
+    fn capabilities(&self) -> &Capabilities {
+        (**self).capabilities()
+    }
+    fn rx(&mut self) -> Result<Option<RxFrame>, HostFault> {
+        (**self).rx()
+    }
+    fn tx_reserve(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
+        (**self).tx_reserve(len)
+    }
+    fn send(&mut self, frame: TxFrame) -> Result<(), (SendError, TxFrame)> {
+        (**self).send(frame)
+    }
+    fn publish(&mut self) {
+        (**self).publish();
+    }
+    fn in_flight(&mut self) -> usize {
+        (**self).in_flight()
+    }
+    fn stats(&self) -> Stats {
+        (**self).stats()
+    }
+    fn fault(&self) -> Option<HostFault> {
+        (**self).fault()
+    }
+    fn event(&mut self) -> Option<Event> {
+        (**self).event()
+    }
+    fn register_waker(&mut self, waker: &Waker) {
+        (**self).register_waker(waker);
+    }
+    fn pause(&mut self, until: u64) {
+        (**self).pause(until);
+    }
+    fn now(&self) -> u64 {
+        (**self).now()
+    }
+}
+
 /// A network interface: its queue pairs, and what concerns all of them.
 pub trait Net {
     /// What it can do now.

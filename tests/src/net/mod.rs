@@ -7,6 +7,7 @@ mod cable;
 pub mod faults;
 pub mod finish;
 pub mod headers;
+pub mod line_queue;
 pub mod pcap;
 pub mod samples;
 pub mod switch;
@@ -15,6 +16,7 @@ pub use cable::{Cable, cable};
 pub use faults::{Faults, Faulty};
 pub use finish::{Takes, fault, finish};
 pub use headers::Headers;
+pub use line_queue::LineQueue;
 pub use pcap::{Capture, Tapped};
 pub use switch::{Switch, SwitchPort};
 

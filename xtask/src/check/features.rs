@@ -18,6 +18,15 @@ const LIBRARIES: [&str; 6] = [
 ];
 /// Needs an operating system: for tests and simulated hosts only.
 const HOSTED: [&str; 2] = ["std", "hosted"];
+/// Adapters to other libraries. They have nothing to do with each other, so each is tried alone and
+/// all are tried together, with every set of the other features.
+const ADAPTERS: [&str; 5] = [
+    "block-device-driver",
+    "embassy-net-driver",
+    "embedded-sdmmc",
+    "gpt_disk_io",
+    "smoltcp",
+];
 
 #[derive(Deserialize)]
 struct Metadata {
@@ -60,7 +69,7 @@ pub fn check(package: &str, features: &[String]) -> Result<()> {
     let hostless = |set: &Vec<String>| {
         package == "pv-drivers" && !set.iter().any(|f| f == "xen" || f == "hyperv")
     };
-    for set in powerset(features).into_iter().filter(|set| !hostless(set)) {
+    for set in sets(features).into_iter().filter(|set| !hostless(set)) {
         let mut clippy = cargo::command(None);
         clippy.args([
             "clippy",
@@ -83,6 +92,25 @@ pub fn check(package: &str, features: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// The sets of features that are tried.
+fn sets(features: &[String]) -> Vec<Vec<String>> {
+    let adapter = |feature: &&String| ADAPTERS.contains(&feature.as_str());
+    let (adapters, others): (Vec<&String>, Vec<&String>) = features.iter().partition(adapter);
+    let others: Vec<String> = others.into_iter().cloned().collect();
+    let mut choices: Vec<Vec<String>> = vec![Vec::new()];
+    choices.extend(adapters.iter().map(|&adapter| vec![adapter.clone()]));
+    if adapters.len() > 1 {
+        choices.push(adapters.into_iter().cloned().collect());
+    }
+    let with = |set: Vec<String>| {
+        let joined = choices
+            .iter()
+            .map(move |choice| [set.clone(), choice.clone()].concat());
+        joined.collect::<Vec<_>>()
+    };
+    powerset(&others).into_iter().flat_map(with).collect()
+}
+
 fn powerset(features: &[String]) -> Vec<Vec<String>> {
     features.iter().fold(vec![Vec::new()], |sets, feature| {
         let with = sets
@@ -102,6 +130,14 @@ mod tests {
         let sets = powerset(&["a".into(), "b".into(), "c".into()]);
         assert_eq!(sets.len(), 8);
         assert!(sets.contains(&vec![]) && sets.contains(&vec!["a".into(), "c".into()]));
+    }
+
+    #[test]
+    fn adapters_come_alone_and_together() {
+        let sets = sets(&["gpt_disk_io".into(), "smoltcp".into(), "xen".into()]);
+        assert_eq!(sets.len(), 8);
+        assert!(sets.contains(&vec!["xen".into(), "gpt_disk_io".into(), "smoltcp".into()]));
+        assert!(sets.contains(&vec!["smoltcp".into()]));
     }
 
     #[test]

@@ -1,5 +1,0 @@
-#!/bin/sh
-# Ends the server.
-touch /tmp/quit
-echo "Content-Type: text/plain"
-echo
