@@ -1,5 +1,6 @@
 # Xen's dom0: the store, the consoles, then xl works.
 insert none
+wire
 mount -t xenfs xenfs /proc/xen
 mkdir -p /run/xen /run/xenstored /run/lock /var/log/xen/console /var/lib/xen
 rm -rf /var/lock /var/run

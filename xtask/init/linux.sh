@@ -26,6 +26,32 @@ for disk in sda xvda; do
   forget
   echo "LINUX disk $disk restored sha256 $(sum $disk)"
 done
+for disk in sda xvda; do
+  [ -b /dev/${disk}1 ] || continue
+  mkdir -p /disk
+  mount -t vfat -o ro /dev/${disk}1 /disk && cp -r /disk/* /www/
+  umount /disk
+done
+# Gets an address for the NIC, if it has none: it may be a new one under the same name.
+address() {
+  ip addr show eth0 2>/dev/null | grep -q 'inet ' && return
+  ip link set eth0 up 2>/dev/null || return
+  udhcpc -i eth0 -n -q -t 10 -T 2 -s /etc/dhcp.sh 2>/dev/null | grep LINUX
+}
+if [ -e /sys/class/net/eth0 ]; then
+  address
+  router=$(ip route | sed -n 's/^default via \([^ ]*\).*/\1/p')
+  ping -q -c 5 -i 0.2 -W 2 $router | sed -n 's/^/LINUX net ping /p' | grep transmitted
+  from=$(sed -n 's/.*fetch=\([^ ]*\).*/\1/p' /proc/cmdline)
+  [ -z "$from" ] || echo "LINUX net fetched sha256 $(wget -q -O - $from | sha256sum | cut -d' ' -f1)"
+  httpd -p 80 -h /www
+  echo "SERVING http://$(ip addr show eth0 | sed -n 's/.*inet \([0-9.]*\).*/\1/p')/"
+  waited=0
+  while [ ! -e /tmp/quit ] && [ $waited -lt 600 ]; do usleep 200000; address; waited=$((waited + 1)); done
+  for count in rx_packets rx_bytes tx_packets tx_bytes rx_errors tx_errors rx_dropped tx_dropped; do
+    echo "LINUX net $count $(cat /sys/class/net/eth0/statistics/$count)"
+  done
+fi
 echo "LINUX done $(up)"
 grep -q poweroff /proc/cmdline && poweroff -f
 reboot -f

@@ -1,3 +1,22 @@
+# Tells the outside once that the guest whose console is $1 serves.
+told= replugged=
+tell() {
+  [ -z "$told" ] && grep -q '^SERVING ' $1 2>/dev/null || return 0
+  told=1
+  echo "@@ serving"
+}
+# What is to happen again and again while the guest runs; a job may define it anew.
+meanwhile() { :; }
+# Takes the NIC away three seconds after the guest began to serve, and puts it back three seconds later.
+replug() {
+  [ -n "$told" ] && [ -z "$replugged" ] || return 0
+  replugged=1
+  sleep 3
+  unplug
+  sleep 3
+  plug
+  echo "@@ replugged"
+}
 # Runs the command, its output into ./out; ends it soon after the guest's last line or when its time is up.
 # $1 is the seconds it may take.
 watch() {
@@ -7,6 +26,8 @@ watch() {
   while kill -0 $pid 2>/dev/null && [ $waited -lt $limit ] && [ $grace -gt 0 ]; do
     usleep 200000
     waited=$((waited + 1))
+    tell out
+    meanwhile
     grep -q '^RESULT ' out && grace=$((grace - 1))
   done
   kill -9 $pid 2>/dev/null

@@ -85,8 +85,32 @@ pub fn test(quick: bool, progress: &Progress) -> Result<()> {
     let mut record = Record::new(progress);
     steps::code(&mut record, quick);
     if !quick {
-        steps::hosts(&mut record, progress);
+        steps::hosts(&mut record, steps::trials(), progress);
     }
+    finish(&record, progress)
+}
+
+/// Boots only those trials on the real hosts whose host or name is among `wanted`.
+///
+/// # Errors
+/// When one failed, or there is none of them.
+pub fn some(wanted: &[String], progress: &Progress) -> Result<()> {
+    let mut trials = steps::trials();
+    trials.retain(|trial| {
+        let (host, name) = (trial.host.to_string(), trial.name);
+        let both = format!("{host}/{name}");
+        wanted.iter().any(|w| *w == host || w == name || *w == both)
+    });
+    if trials.is_empty() {
+        bail!("there is no such trial; a trial is named by HOST, NAME or HOST/NAME");
+    }
+    let mut record = Record::new(progress);
+    steps::hosts(&mut record, trials, progress);
+    finish(&record, progress)
+}
+
+/// Prints the summary.
+fn finish(record: &Record<'_>, progress: &Progress) -> Result<()> {
     progress.finish();
     let (summary, failed) = record.summary();
     let names: Vec<&str> = record

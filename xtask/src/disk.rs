@@ -75,7 +75,7 @@ impl Disk {
 }
 
 /// What the FAT partition holds.
-fn contents() -> Vec<(&'static str, Vec<u8>)> {
+pub fn contents() -> Vec<(&'static str, Vec<u8>)> {
     let numbers: String = (1..=2000).map(|n| format!("line {n} of 2000\n")).collect();
     let mut state = 0x2006_0717_u64;
     let noise = (0..3 * MIB / 8).flat_map(|_| {

@@ -19,6 +19,7 @@ use serde::{Serialize, Serializer};
 
 use crate::disk::Disk;
 use crate::session::Offer;
+use crate::visit::Visitor;
 
 /// Shell functions for the jobs' scripts.
 const WATCH: &str = include_str!("../init/watch.sh");
@@ -95,6 +96,8 @@ pub struct Boot<'a> {
     pub offer: Offer,
     /// How long the guest may take.
     pub limit: Duration,
+    /// Who asks the guest's web server for its files; then it has a NIC.
+    pub visitor: Option<Visitor>,
 }
 
 impl Boot<'_> {
@@ -105,7 +108,7 @@ impl Boot<'_> {
         let mut script = script.to_owned();
         if let Some(bytes) = self.disk_bytes() {
             files.push(("disk.vhd".to_owned(), self.disk.vhd.clone()));
-            script = format!("{WATCH}keep\n{script}left {bytes}\n");
+            script = format!("keep\n{script}left {bytes}\n");
         }
         // The script's own limit comes first, so that it still prints what the guest said.
         let limit = self.limit + Duration::from_secs(30);
@@ -114,6 +117,7 @@ impl Boot<'_> {
             script: format!("{WATCH}{script}"),
             files,
             limit,
+            visitor: self.visitor.clone(),
         }
     }
 
@@ -129,6 +133,11 @@ impl Boot<'_> {
             Offer::ShortDisk(bytes) => Some(bytes),
             Offer::NoDisk | Offer::NoBus => None,
         }
+    }
+
+    /// Whether the NIC is taken away and put back while the guest serves.
+    fn replugs(&self) -> bool {
+        self.visitor.as_ref().is_some_and(Visitor::replugs)
     }
 
     /// The command line as one word of shell.

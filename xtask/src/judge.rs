@@ -9,6 +9,7 @@ use crate::hosts::Host;
 use crate::hosts::jobs::Outcome;
 use crate::result::{self, Report};
 use crate::session::Trial;
+use crate::visit::{self, Visited};
 
 /// Statuses of a command that `timeout` ended.
 const TIME_UP: [i32; 3] = [124, 137, 143];
@@ -52,6 +53,8 @@ pub struct Row {
     pub state: State,
     /// What the guest reported.
     pub report: Option<Report>,
+    /// What came of a client's visit to it.
+    pub visited: Option<Visited>,
     /// From the host's start to the guest's end, in seconds.
     pub seconds: f64,
     /// What else a reader should know.
@@ -75,6 +78,7 @@ impl Row {
             trial: trial.to_owned(),
             state,
             report: None,
+            visited: None,
             seconds: 0.0,
             remarks: Vec::new(),
         }
@@ -108,6 +112,9 @@ pub fn judge(trial: &Trial, outcome: &Outcome, disk: &Disk, log: &Path) -> Row {
         wrong.push(format!("{why}; see {}", log.display()));
     } else if trial.expect == Expect::Linux {
         wrong.extend(linux(outcome, disk));
+        if trial.visit.is_some() {
+            wrong.extend(linux_net(outcome, disk));
+        }
     } else {
         match result::find(&outcome.lines) {
             None => wrong.push(format!("the guest crashed; see {}", log.display())),
@@ -116,6 +123,13 @@ pub fn judge(trial: &Trial, outcome: &Outcome, disk: &Disk, log: &Path) -> Row {
                 wrong.extend(guest(trial.expect, &report, disk));
                 row.report = Some(report);
             }
+        }
+    }
+    if trial.visit.is_some() {
+        row.visited = visit::find(outcome.lines.iter().map(|l| l.text.as_str()));
+        match &row.visited {
+            None => wrong.push("no client came to see the guest".into()),
+            Some(visited) => wrong.extend(visited.wrong.iter().cloned()),
         }
     }
     for line in &outcome.lines {
@@ -127,7 +141,13 @@ pub fn judge(trial: &Trial, outcome: &Outcome, disk: &Disk, log: &Path) -> Row {
             "disk changed" => wrong.push("the disk was left changed".into()),
             "disk same" | "status 0" | "1 RESULT lines on the PV console" => {}
             // A command line that cannot be followed is refused before the host is looked for.
-            "0 RESULT lines on the PV console" if matches!(trial.expect, Expect::Refusal(_)) => {}
+            "0 RESULT lines on the PV console"
+                if matches!(trial.expect, Expect::Refusal(_) | Expect::Linux) => {}
+            // QEMU 10 crashes when it takes a Xen NIC down, after everything is done.
+            "status 139" if trial.host == Host::QemuXen && trial.visit.is_some() => {
+                row.remarks
+                    .push("QEMU crashed after the guest's end".into());
+            }
             _ => row.remarks.push(word.to_owned()),
         }
     }
@@ -185,6 +205,29 @@ fn linux(outcome: &Outcome, disk: &Disk) -> Vec<String> {
     }
     if !said(["restored".into(), sum]) {
         wrong.push("Linux could not restore what it overwrote".into());
+    }
+    wrong
+}
+
+/// What is wrong with a stock Linux's account of its NIC.
+fn linux_net(outcome: &Outcome, disk: &Disk) -> Vec<String> {
+    let said = |start: &str, part: &str| {
+        let mut lines = outcome.lines.iter().map(|l| l.text.as_str());
+        lines.any(|l| l.starts_with(start) && l.contains(part))
+    };
+    let mut wrong = Vec::new();
+    if !said("LINUX net eth0 address", "") {
+        wrong.push("Linux got no address by DHCP".into());
+    }
+    if !said("LINUX net ping", " 0% packet loss") {
+        wrong.push("Linux's pings were not all answered".into());
+    }
+    if !disk
+        .files
+        .iter()
+        .any(|f| said("LINUX net fetched", &f.sha256))
+    {
+        wrong.push("Linux did not get the file from here as it is".into());
     }
     wrong
 }
@@ -289,6 +332,36 @@ mod tests {
             "something of \"usage\"",
         );
         fails(Expect::Refusal("disk"), &[GOOD], "all is well");
+    }
+
+    #[test]
+    fn linux_must_use_the_network_both_ways() {
+        let disk = Disk {
+            vhd: "x".into(),
+            sectors: 8,
+            sha256: "d".into(),
+            files: vec![crate::disk::Content {
+                path: "f".into(),
+                size: 1,
+                sha256: "e5".into(),
+            }],
+        };
+        let lines = [
+            "LINUX net eth0 address 10.0.2.15",
+            "LINUX net ping 5 packets transmitted, 5 packets received, 0% packet loss",
+            "LINUX net fetched sha256 e5",
+        ];
+        assert_eq!(
+            linux_net(&outcome(&lines, Some(0)), &disk),
+            Vec::<String>::new()
+        );
+        for left in 0..lines.len() {
+            let mut some = lines.to_vec();
+            some.remove(left);
+            assert_eq!(linux_net(&outcome(&some, Some(0)), &disk).len(), 1);
+        }
+        let lost = ["LINUX net ping 5 packets transmitted, 4 packets received, 20% packet loss"];
+        assert_eq!(linux_net(&outcome(&lost, Some(0)), &disk).len(), 3);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod hosts;
 mod initramfs;
 mod judge;
 mod kmod;
+mod net;
 mod patch;
 mod paths;
 mod progress;
@@ -21,6 +22,7 @@ mod result;
 mod session;
 mod table;
 mod tiny;
+mod visit;
 mod vmlinux;
 
 use std::path::{Path, PathBuf};
@@ -60,6 +62,12 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Boot only some of the check's trials on real hosts
+    Trial {
+        /// Trials by host, by name, or as HOST/NAME
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
     /// Measure what a block request costs on the hosts
     Bench {
         /// Print JSON in place of the tables
@@ -98,6 +106,9 @@ enum Task {
         /// The commands
         #[arg(long)]
         run: String,
+        /// Have a stock Linux as /l2/vmlinux, /l2/bzImage and /l2/initrd
+        #[arg(long)]
+        linux: bool,
         /// Seconds the commands may take
         #[arg(long, default_value_t = 120)]
         limit: u64,
@@ -148,6 +159,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Task::Demo { host, json, job } => demo::demo(host, &job, json, &progress),
         Task::Test { quick } => check::test(quick, &progress),
+        Task::Trial { names } => check::some(&names, &progress),
         Task::Bench { json, quick } => bench::bench(json, quick, &progress),
         Task::Guest => {
             progress.step("building the guest kernel");
@@ -175,11 +187,21 @@ fn run(cli: Cli) -> Result<()> {
             progress.finish();
             show(&outcomes[0], &log)
         }
-        Task::Dom0 { files, run, limit } => {
+        Task::Dom0 {
+            files,
+            run,
+            linux,
+            limit,
+        } => {
             let debian = debian::Debian::prepare(&progress)?;
             let log = paths::work().join("logs/dom0.log");
-            let outcomes =
-                hosts::xen::boot(&debian, &[shell(&files, run, limit)?], &log, &progress)?;
+            let outcomes = hosts::xen::boot(
+                &debian,
+                &[shell(&files, run, limit)?],
+                linux,
+                &log,
+                &progress,
+            )?;
             progress.finish();
             show(&outcomes[0], &log)
         }
@@ -216,6 +238,7 @@ fn shell(files: &[String], script: String, limit: u64) -> Result<Job> {
         script,
         files,
         limit: Duration::from_secs(limit),
+        visitor: None,
     })
 }
 

@@ -4,15 +4,15 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::debian::Debian;
-use crate::patch;
 use crate::progress::Progress;
+use crate::{net, patch};
 
 /// A line of a console and when it came, from the machine's start.
 #[derive(Clone, Debug)]
@@ -56,12 +56,46 @@ pub fn turn() -> Result<File> {
     Ok(turn)
 }
 
+/// What comes out of a machine's pipes, or from those who watch it.
+enum Event {
+    Line(Line),
+    /// One of the two pipes is closed.
+    Closed,
+}
+
+/// Puts lines into the log of a run beside the machine's own, as those who talk to it learn things.
+#[derive(Clone)]
+pub struct Voice {
+    to: mpsc::Sender<Event>,
+    began: Instant,
+}
+
+impl Voice {
+    /// Says one line. When the run is over there is nobody left to hear it.
+    pub fn say(&self, text: &str) {
+        let _ = self.to.send(Event::Line(Line {
+            at: self.began.elapsed(),
+            text: text.to_owned(),
+        }));
+    }
+}
+
 /// Runs `command` until a line satisfies `done`, it exits, or `limit` has passed. Only this child is killed.
 pub fn run(
-    mut command: Command,
+    command: Command,
     log: &Path,
     limit: Duration,
     mut done: impl FnMut(&Line) -> bool,
+) -> Result<Run> {
+    run_heard(command, log, limit, |line, _| done(line))
+}
+
+/// The same, with a voice for whoever starts something upon a line.
+pub fn run_heard(
+    mut command: Command,
+    log: &Path,
+    limit: Duration,
+    mut done: impl FnMut(&Line, &Voice) -> bool,
 ) -> Result<Run> {
     if let Some(dir) = log.parent() {
         fs::create_dir_all(dir)?;
@@ -78,29 +112,28 @@ pub fn run(
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().display()))?,
     );
-    let (sender, receiver) = mpsc::channel();
-    let out = child
-        .0
-        .stdout
-        .take()
-        .map(|out| forward(out, began, sender.clone()));
-    let err = child.0.stderr.take().map(|err| forward(err, began, sender));
+    let (to, receiver) = mpsc::channel();
+    let voice = Voice { to, began };
+    let out = child.0.stdout.take().map(|out| forward(out, voice.clone()));
+    let err = child.0.stderr.take().map(|err| forward(err, voice.clone()));
 
     let mut lines = Vec::new();
     let mut ended = None;
+    let mut pipes = 2;
     while ended.is_none() {
         let left = limit.saturating_sub(began.elapsed());
         match receiver.recv_timeout(left) {
-            Ok(line) => {
+            Ok(Event::Line(line)) => {
                 writeln!(file, "{:8.2} {}", line.at.as_secs_f64(), line.text)?;
-                if done(&line) {
+                if done(&line, &voice) {
                     ended = Some(Ended::Marker);
                 }
                 lines.push(line);
             }
-            Err(RecvTimeoutError::Timeout) => ended = Some(Ended::Deadline),
+            Ok(Event::Closed) if pipes > 1 => pipes -= 1,
             // Both pipes are closed: it has exited, or is about to.
-            Err(RecvTimeoutError::Disconnected) => ended = Some(child.wait_until(began + limit)?),
+            Ok(Event::Closed) => ended = Some(child.wait_until(began + limit)?),
+            Err(_) => ended = Some(Ended::Deadline),
         }
     }
     let ended = ended.unwrap_or(Ended::Deadline);
@@ -115,11 +148,7 @@ pub fn run(
 }
 
 /// Reads lines until the pipe closes.
-fn forward(
-    mut pipe: impl Read + Send + 'static,
-    began: Instant,
-    to: mpsc::Sender<Line>,
-) -> thread::JoinHandle<()> {
+fn forward(mut pipe: impl Read + Send + 'static, voice: Voice) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         let mut pending = Vec::new();
@@ -129,22 +158,14 @@ fn forward(
                     pending.push(byte);
                     continue;
                 }
-                let text = String::from_utf8_lossy(&pending)
-                    .trim_end_matches('\r')
-                    .to_owned();
+                voice.say(String::from_utf8_lossy(&pending).trim_end_matches('\r'));
                 pending.clear();
-                let _ = to.send(Line {
-                    at: began.elapsed(),
-                    text,
-                });
             }
         }
         if !pending.is_empty() {
-            let _ = to.send(Line {
-                at: began.elapsed(),
-                text: String::from_utf8_lossy(&pending).into_owned(),
-            });
+            voice.say(&String::from_utf8_lossy(&pending));
         }
+        let _ = voice.to.send(Event::Closed);
     })
 }
 
@@ -216,10 +237,18 @@ impl<'a> Qemu<'a> {
             "-serial",
             "stdio",
             "-no-reboot",
-            "-nic",
-            "none",
         ]);
         command
+    }
+
+    /// Gives the machine a NIC on QEMU's user network, with a port of this machine's loopback that leads to
+    /// the guests' web server. Its own MAC address is none a guest has.
+    pub fn network(command: &mut Command, port: u16) {
+        let forward = format!("hostfwd=tcp:127.0.0.1:{port}-{}:80", net::GUEST);
+        command
+            .arg("-netdev")
+            .arg(format!("user,id=net,{forward}"))
+            .args(["-device", "e1000,netdev=net,mac=52:54:00:20:06:00,romfile="]);
     }
 }
 

@@ -11,8 +11,13 @@ use crate::disk::Disk;
 use crate::hosts::jobs::{Job, Outcome};
 use crate::hosts::{Boot, Host, hyperv, kvm, qemu_hyperv, qemu_xen, simulated, xen};
 use crate::judge::{Expect, Row, judge, unfinished};
+use crate::net::Files;
 use crate::progress::Progress;
+use crate::visit::{Plan, Visitor};
 use crate::{cargo, paths};
+
+/// In a command line: where a guest finds the web server with the disk's files on this machine.
+pub const HERE: &str = "{here}";
 
 /// One boot of something on a host.
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ pub struct Trial {
     pub expect: Expect,
     /// How long the guest may take.
     pub limit: Duration,
+    /// What a client does to the guest's web server; then the guest has a NIC.
+    pub visit: Option<Plan>,
 }
 
 /// What a host offers, or takes.
@@ -48,7 +55,7 @@ pub enum Offer {
     Silence,
     /// The disk, withdrawn with a request in flight after so many of them.
     Rescinded(u32),
-    /// The disk, detached by the toolstack while the guest is at work on it.
+    /// The disk, detached by the toolstack or the monitor while the guest is at work on it.
     Detached,
     /// A stock Linux takes the guest's place.
     Linux,
@@ -69,6 +76,7 @@ impl Trial {
             offer: Offer::Disk,
             expect,
             limit,
+            visit: None,
         }
     }
 }
@@ -92,10 +100,10 @@ pub fn simulated(trials: &[Trial], disk: &Disk, progress: &Progress) -> Result<V
                 continue;
             }
         };
-        let boot = boot(trial, program, disk);
+        let boot = boot(trial, program, disk, None, None)?;
         progress.step(&boot.name);
         let log = paths::work().join(format!("logs/{}.log", boot.name));
-        let outcome = simulated::boot(trial.host, &boot, program, &log)?;
+        let outcome = simulated::boot(trial.host, &boot, program, &log, progress)?;
         rows.push(judge(trial, &outcome, disk, &log));
     }
     Ok(rows)
@@ -126,9 +134,15 @@ pub fn real(
         None
     };
 
+    // Only who has a NIC can ask for something.
+    let files = if trials.iter().any(|t| t.visit.is_some()) {
+        Some(Files::serve(debian, &paths::work().join("files"))?)
+    } else {
+        None
+    };
     let (mut rows, mut on_xen, mut in_kvm) = (Vec::new(), Jobs::new(), Jobs::new());
     for trial in &trials {
-        let boot = boot(trial, &image, disk);
+        let boot = boot(trial, &image, disk, Some(debian), files.as_ref())?;
         match (trial.host, &kvm_host) {
             (Host::Xen, _) => on_xen.push((trial.clone(), xen::job(&boot))),
             (Host::QemuXen, _) => in_kvm.push((trial.clone(), qemu_xen::job(&boot))),
@@ -140,12 +154,13 @@ pub fn real(
             (Host::HyperV, None) | (Host::SimulatedXen | Host::SimulatedHyperV, _) => {}
         }
     }
-    let linux = trials.iter().any(|t| t.offer == Offer::Linux);
+    let stock = |jobs: &Jobs| jobs.iter().any(|(t, _)| t.offer == Offer::Linux);
+    let (xen_too, kvm_too) = (stock(&on_xen), stock(&in_kvm));
     rows.extend(group(on_xen, "xen", disk, progress, &|jobs, log| {
-        xen::boot(debian, jobs, log, progress)
+        xen::boot(debian, jobs, xen_too, log, progress)
     }));
     rows.extend(group(in_kvm, "kvm", disk, progress, &|jobs, log| {
-        kvm::boot(debian, jobs, linux, log, progress)
+        kvm::boot(debian, jobs, kvm_too, log, progress)
     }));
     rows.sort_by_key(|row| {
         trials
@@ -155,15 +170,29 @@ pub fn real(
     Ok(rows)
 }
 
-fn boot<'a>(trial: &Trial, image: &Path, disk: &'a Disk) -> Boot<'a> {
-    Boot {
-        name: format!("{}-{}", trial.host, trial.name),
+fn boot<'a>(
+    trial: &Trial,
+    image: &Path,
+    disk: &'a Disk,
+    debian: Option<&Debian>,
+    files: Option<&Files>,
+) -> Result<Boot<'a>> {
+    let name = format!("{}-{}", trial.host, trial.name);
+    let dir = paths::work().join("visits").join(&name);
+    let visitor = trial
+        .visit
+        .map(|plan| Visitor::new(debian, disk, plan, dir))
+        .transpose()?;
+    let here = files.map_or(String::new(), Files::url);
+    Ok(Boot {
+        name,
         image: image.to_owned(),
         disk,
-        command_line: trial.command_line.clone(),
+        command_line: trial.command_line.replace(HERE, &here),
         offer: trial.offer,
         limit: trial.limit,
-    }
+        visitor,
+    })
 }
 
 /// Runs jobs that share a machine, and once more those that the machine (not the guest) left without an end.
@@ -237,6 +266,7 @@ mod tests {
             script: String::new(),
             files: Vec::new(),
             limit: trial.limit,
+            visitor: None,
         };
         (trial.clone(), job)
     }

@@ -13,6 +13,7 @@ use crate::hosts::Host;
 use crate::judge::{Expect, State};
 use crate::progress::Progress;
 use crate::session::{self, Offer, Trial};
+use crate::visit::Plan;
 use crate::{cargo, paths};
 
 /// Where the comparison finds Xen's C headers.
@@ -169,8 +170,7 @@ fn miri(what: &[&str]) -> Verdict {
 }
 
 /// The boots on real hosts.
-pub fn hosts(record: &mut Record<'_>, progress: &Progress) {
-    let trials = trials();
+pub fn hosts(record: &mut Record<'_>, trials: Vec<Trial>, progress: &Progress) {
     let made = Debian::prepare(progress).and_then(|debian| {
         progress.step("making the disk");
         std::fs::create_dir_all(paths::work())?;
@@ -208,7 +208,7 @@ pub fn hosts(record: &mut Record<'_>, progress: &Progress) {
 }
 
 /// What is tried on the real hosts.
-fn trials() -> Vec<Trial> {
+pub fn trials() -> Vec<Trial> {
     let limit = Duration::from_secs(120);
     let with_disk = [Host::Xen, Host::QemuXen, Host::HyperV];
     let mut trials = Vec::new();
@@ -241,11 +241,13 @@ fn trials() -> Vec<Trial> {
         ..short
     });
     let pulled = "job=bench rw=randread bs=16k qd=32 secs=60";
-    trials.push(Trial {
-        offer: Offer::Detached,
-        expect: Expect::Refusal("gone"),
-        ..Trial::of_disk(Host::Xen, "detached", pulled, limit)
-    });
+    for host in [Host::Xen, Host::QemuXen] {
+        trials.push(Trial {
+            offer: Offer::Detached,
+            expect: Expect::Refusal("gone"),
+            ..Trial::of_disk(host, "detached", pulled, limit)
+        });
+    }
     let deaf = Trial::of_disk(Host::QemuHyperV, "no-bus", "job=tour", limit);
     trials.push(Trial {
         offer: Offer::NoBus,
@@ -263,14 +265,35 @@ fn trials() -> Vec<Trial> {
             ..Trial::of_disk(Host::HyperV, name, "job=tour", limit)
         });
     }
-    let linux = "poweroff console=ttyS0 panic=-1 mitigations=off nokaslr no_timer_check quiet";
-    let stock = Trial::of_disk(Host::HyperV, "stock-linux", linux, limit);
-    trials.push(Trial {
+    trials.extend([Host::Xen, Host::QemuXen, Host::HyperV].map(stock_linux));
+    trials
+}
+
+/// Debian's own Linux with the disk and a NIC: what holds our hosts and our client to what others expect.
+fn stock_linux(host: Host) -> Trial {
+    // On a busy machine it takes two minutes to boot.
+    let limit = Duration::from_secs(300);
+    let console = match host {
+        Host::Xen => "hvc0",
+        _ => "ttyS0",
+    };
+    let line = format!(
+        "poweroff console={console} panic=-1 mitigations=off nokaslr no_timer_check quiet fetch={}/noise.bin",
+        session::HERE
+    );
+    Trial {
+        command_line: line,
         offer: Offer::Linux,
         expect: Expect::Linux,
-        ..stock
-    });
-    trials
+        visit: (host != Host::HyperV).then_some(Plan {
+            requests: 0,
+            upload: Some("/cgi-bin/put"),
+            replug: true,
+            stay: false,
+            quit: "/cgi-bin/quit",
+        }),
+        ..Trial::of_disk(host, "stock-linux", "", limit)
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,7 +13,8 @@ use super::quote;
 use crate::initramfs::Tree;
 use crate::paths;
 use crate::progress::Progress;
-use crate::qemu::{Ended, Line, run, turn};
+use crate::qemu::{Ended, Line, Voice, run_heard, turn};
+use crate::visit::{self, News, Visitor};
 
 /// Boot and shutdown, beside the jobs' own limits.
 const OVERHEAD: Duration = Duration::from_secs(60);
@@ -26,6 +29,8 @@ pub struct Job {
     pub files: Vec<(String, PathBuf)>,
     /// How long it may take.
     pub limit: Duration,
+    /// Who comes when the job says that its guest serves.
+    pub visitor: Option<Visitor>,
 }
 
 /// What became of a job.
@@ -83,6 +88,11 @@ fn pack(jobs: &[Job]) -> Tree {
 
 /// What a console line says to someone waiting, if anything.
 fn news(machine: &str, line: &Line) -> Option<String> {
+    if let Some(url) = line.text.strip_prefix(visit::OPEN) {
+        return Some(format!(
+            "{machine}: the guest serves at {url} (q and Enter end it)"
+        ));
+    }
     let words: Vec<&str> = line.text.strip_prefix("@@ ")?.split(' ').collect();
     match words.as_slice() {
         ["begin", name, _] => Some(format!("{machine}: {name}")),
@@ -94,17 +104,67 @@ fn news(machine: &str, line: &Line) -> Option<String> {
     }
 }
 
-/// Boots a machine and lets it run its jobs to their end. `machine` is what people call it.
+/// Listens to a console and sends each job's visitor in.
+pub struct Guide<'a> {
+    jobs: &'a [Job],
+    /// The port of this machine's loopback that leads to the guests' web server.
+    port: u16,
+    at: Option<&'a Job>,
+    news: Arc<News>,
+}
+
+impl<'a> Guide<'a> {
+    /// A guide for a machine whose guests are reached by `port`.
+    pub fn new(jobs: &'a [Job], port: u16) -> Self {
+        Self {
+            jobs,
+            port,
+            at: None,
+            news: Arc::default(),
+        }
+    }
+
+    /// Takes notice of a line.
+    pub fn hear(&mut self, line: &Line, voice: &Voice) {
+        let Some(words) = line.text.strip_prefix("@@ ") else {
+            return;
+        };
+        match *words.split(' ').collect::<Vec<_>>() {
+            ["begin", name, _] => self.at = self.jobs.iter().find(|job| job.name == name),
+            ["serving"] => {
+                if let Some(visitor) = self.at.and_then(|job| job.visitor.as_ref()) {
+                    self.news = visitor.start(self.port, voice);
+                }
+            }
+            ["replugged"] => self.news.replugged.store(true, Ordering::Release),
+            _ => {}
+        }
+    }
+}
+
+/// Tells people where a server is that is left up.
+pub fn open(machine: &str, url: &str) -> String {
+    format!("{machine}: the guest serves its files at {url} until you type q")
+}
+
+/// Boots a machine and lets it run its jobs to their end. `port` of this machine's loopback leads to the web
+/// server of its guests; `machine` is what people call it.
 pub fn boot(
     command: Command,
     jobs: &[Job],
+    port: u16,
     machine: &str,
     log: &Path,
     progress: &Progress,
 ) -> Result<Vec<Outcome>> {
     let limit = jobs.iter().fold(OVERHEAD, |sum, job| sum + job.limit);
     let _turn = turn()?;
-    let run = run(command, log, limit, |line| {
+    let mut guide = Guide::new(jobs, port);
+    let run = run_heard(command, log, limit, |line, voice| {
+        guide.hear(line, voice);
+        if let Some(url) = line.text.strip_prefix(visit::OPEN) {
+            progress.note(&open(machine, url));
+        }
         if let Some(news) = news(machine, line) {
             progress.step(&news);
         }
@@ -165,6 +225,7 @@ mod tests {
             script: "true".into(),
             files: vec![("it's".into(), path.clone())],
             limit: Duration::from_secs(5),
+            visitor: None,
         };
         let mut archive = Vec::new();
         pack(&[job("a"), job("b")]).write(&mut archive).unwrap();

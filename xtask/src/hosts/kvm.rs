@@ -5,16 +5,17 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::slice;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::jobs::{self, Job, Outcome};
+use super::jobs::{self, Guide, Job, Outcome};
 use super::{l1, linux, quote};
 use crate::debian::Debian;
 use crate::progress::Progress;
-use crate::qemu::{Ended, run, turn};
-use crate::{paths, tiny};
+use crate::qemu::{Ended, run, run_heard, turn};
+use crate::{net, paths, tiny};
 
 /// Set to anything, it keeps this machine's KVM out of the game.
 const REFUSE: &str = "PV_DRIVERS_NO_KVM";
@@ -153,22 +154,22 @@ fn direct(debian: &Debian, job: &Job, stock: bool, progress: &Progress) -> Resul
     let busybox = debian.file("busybox-static", "usr/bin/busybox")?;
     let mut command = Command::new(busybox);
     let path = std::env::var("PATH").unwrap_or_default();
-    command
-        .arg("sh")
-        .arg("-c")
-        .arg(format!("{}\necho \"@@ end {} $? 0\"", job.script, job.name));
+    command.arg("sh").arg("-c").arg(format!(
+        "echo \"@@ begin {} 0\"\n{}\necho \"@@ end {} $? 0\"",
+        job.name, job.script, job.name
+    ));
+    let port = net::free_port()?;
     command
         .current_dir(&dir)
-        .env("PATH", format!("{}:{path}", dir.join("bin").display()));
+        .env("PATH", format!("{}:{path}", dir.join("bin").display()))
+        .env("FORWARD", port.to_string());
     let log = paths::work().join(format!("logs/{}.log", job.name));
     let _turn = turn()?;
-    let mut run = run(command, &log, job.limit, |_| false)?;
-    // The cutter wants to see a beginning.
-    let first = crate::qemu::Line {
-        at: Duration::ZERO,
-        text: format!("@@ begin {} 0", job.name),
-    };
-    run.lines.insert(0, first);
+    let mut guide = Guide::new(slice::from_ref(job), port);
+    let run = run_heard(command, &log, job.limit, |line, voice| {
+        guide.hear(line, voice);
+        false
+    })?;
     Ok(
         jobs::outcomes(std::iter::once(job.name.as_str()), &run.lines)
             .pop()

@@ -9,9 +9,9 @@ use super::jobs::{self, Job, Outcome};
 use super::linux;
 use crate::debian::Debian;
 use crate::initramfs::{self, Tree};
-use crate::paths;
 use crate::progress::Progress;
 use crate::qemu::Qemu;
+use crate::{net, paths};
 
 /// What QEMU loads when it runs below.
 const FIRMWARE: [&str; 3] = ["linuxboot_dma.bin", "pvh.bin", "kvmvapic.bin"];
@@ -19,10 +19,20 @@ const FIRMWARE: [&str; 3] = ["linuxboot_dma.bin", "pvh.bin", "kvmvapic.bin"];
 /// The machine's own files: KVM, QEMU and its firmware.
 fn machine(debian: &Debian) -> Result<PathBuf> {
     let mut tree = Tree::new();
-    linux::base(&mut tree, debian, &["kvm_amd", "loop"])?;
+    linux::base(
+        &mut tree,
+        debian,
+        &["kvm_amd", "loop", "bridge", "tun", linux::NIC],
+    )?;
     tree.script(
         "init",
-        &[linux::SETUP, include_str!("../../init/kvm.sh"), jobs::RUN].concat(),
+        &[
+            linux::SETUP,
+            linux::WIRE,
+            include_str!("../../init/kvm.sh"),
+            jobs::RUN,
+        ]
+        .concat(),
     );
     let qemu = debian.file("qemu-system-x86", "usr/bin/qemu-system-x86_64")?;
     let programs = [
@@ -79,6 +89,8 @@ pub fn boot(
         .arg("-initrd")
         .arg(initrd)
         .args(["-append", linux::ARGS]);
+    let port = net::free_port()?;
+    Qemu::network(&mut command, port);
     progress.step("booting the Linux with KVM");
-    jobs::boot(command, jobs, "the Linux with KVM", log, progress)
+    jobs::boot(command, jobs, port, "the Linux with KVM", log, progress)
 }

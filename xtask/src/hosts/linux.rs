@@ -14,8 +14,12 @@ use crate::{kmod, paths, vmlinux};
 pub const ARGS: &str = "console=ttyS0 panic=-1 mitigations=off nokaslr no_timer_check quiet";
 /// The first part of every `/init`.
 pub const SETUP: &str = include_str!("../../init/setup.sh");
+/// A bridge for the guests' NICs, with the machine's own on it.
+pub const WIRE: &str = include_str!("../../init/wire.sh");
+/// The driver of the machine's own NIC.
+pub const NIC: &str = "e1000";
 /// The modules a stock guest may need on either hypervisor.
-const GUEST_MODULES: [&str; 8] = [
+const GUEST_MODULES: [&str; 11] = [
     "hv_vmbus",
     "hv_balloon",
     "hv_utils",
@@ -24,6 +28,9 @@ const GUEST_MODULES: [&str; 8] = [
     "hv_netvsc",
     "xen_blkfront",
     "xen_netfront",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
 ];
 
 /// Adds busybox and the named modules with their load order.
@@ -81,6 +88,13 @@ pub fn stock_files(debian: &Debian) -> Result<[(&'static str, PathBuf); 3]> {
         "init",
         &[SETUP, include_str!("../../init/linux.sh")].concat(),
     );
+    initrd.script("etc/dhcp.sh", include_str!("../../init/dhcp.sh"));
+    for (name, text) in [
+        ("put", include_str!("../../init/put.sh")),
+        ("quit", include_str!("../../init/quit.sh")),
+    ] {
+        initrd.script(&format!("www/cgi-bin/{name}"), text);
+    }
     let (kernel, release) = debian.kernel()?;
     Ok([
         ("vmlinux", kernel_elf(debian)?),

@@ -7,18 +7,26 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::jobs::Outcome;
+use super::jobs::{Outcome, open};
 use super::{Boot, Host};
-use crate::qemu::{Ended, Line, run};
-use crate::{cargo, paths};
+use crate::progress::Progress;
+use crate::qemu::{Ended, Line, run_heard};
+use crate::{cargo, net, paths, visit};
 
 /// Builds the program that is the guest and its host in one.
 pub fn build() -> Result<PathBuf> {
     cargo::build("simulated")
 }
 
-/// Runs the job.
-pub fn boot(host: Host, boot: &Boot<'_>, program: &Path, log: &Path) -> Result<Outcome> {
+/// Runs the job. Its guest is on a network of its own, from which a port of this machine's loopback leads to
+/// its web server.
+pub fn boot(
+    host: Host,
+    boot: &Boot<'_>,
+    program: &Path,
+    log: &Path,
+    progress: &Progress,
+) -> Result<Outcome> {
     let copy = paths::work().join(format!("{}.vhd", boot.name));
     fs::copy(&boot.disk.vhd, &copy)?;
     let mut command = Command::new(program);
@@ -30,7 +38,24 @@ pub fn boot(host: Host, boot: &Boot<'_>, program: &Path, log: &Path) -> Result<O
         })
         .arg(&copy)
         .arg(&boot.command_line);
-    let run = run(command, log, boot.limit, |_| false)?;
+    let port = net::free_port()?;
+    if boot.visitor.is_some() {
+        command.arg(port.to_string());
+    }
+    let mut visited = false;
+    let run = run_heard(command, log, boot.limit, |line, voice| {
+        if let Some(url) = line.text.strip_prefix(visit::OPEN) {
+            progress.note(&open(&host.to_string(), url));
+        }
+        if let Some(visitor) = &boot.visitor
+            && line.text.starts_with(visit::SERVING)
+            && !visited
+        {
+            visited = true;
+            visitor.start(port, voice);
+        }
+        false
+    })?;
     let status = match run.ended {
         Ended::Exit(status) => status.code(),
         Ended::Marker | Ended::Deadline => None,

@@ -11,14 +11,14 @@ use super::jobs::{self, Job, Outcome};
 use super::{Boot, linux};
 use crate::debian::Debian;
 use crate::initramfs::{self, Tree};
-use crate::paths;
 use crate::progress::Progress;
 use crate::qemu::Qemu;
 use crate::session::Offer;
+use crate::{net, paths};
 
 /// Debian names its Xen's files by it.
 const VERSION: &str = "4.20";
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "xen-evtchn",
     "xen-gntdev",
     "xen-gntalloc",
@@ -29,6 +29,7 @@ const MODULES: [&str; 10] = [
     "tun",
     "xen-blkback",
     "xen-netback",
+    linux::NIC,
 ];
 /// `eager-fpu`: without it FPU state is corrupted under this emulation once a PVH guest runs. `cpuidle=no`:
 /// the emulated MWAIT is not what Xen expects.
@@ -45,11 +46,21 @@ fn machine(debian: &Debian) -> Result<PathBuf> {
     linux::base(&mut tree, debian, &MODULES)?;
     tree.script(
         "init",
-        &[linux::SETUP, include_str!("../../init/dom0.sh"), jobs::RUN].concat(),
+        &[
+            linux::SETUP,
+            linux::WIRE,
+            include_str!("../../init/dom0.sh"),
+            jobs::RUN,
+        ]
+        .concat(),
     );
     tree.script(
         "etc/xen/scripts/block-lite",
         include_str!("../../init/block.sh"),
+    );
+    tree.script(
+        "etc/xen/scripts/vif-lite",
+        include_str!("../../init/vif.sh"),
     );
     let utils = format!("xen-utils-{VERSION}");
     let bin = format!("usr/lib/xen-{VERSION}/bin");
@@ -101,16 +112,21 @@ fn hypervisor(debian: &Debian) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Boots Xen and runs the jobs in its dom0, one after another.
+/// Boots Xen and runs the jobs in its dom0, one after another. `stock` adds a stock Linux under `/l2`.
 pub fn boot(
     debian: &Debian,
     jobs: &[Job],
+    stock: bool,
     log: &Path,
     progress: &Progress,
 ) -> Result<Vec<Outcome>> {
     progress.step("preparing Xen and its dom0 for QEMU's software emulation");
     let qemu = Qemu::prepare(debian, progress)?;
-    let archives = [machine(debian)?, jobs::archive(jobs, "dom0-jobs")?];
+    let mut archives = vec![machine(debian)?];
+    if stock {
+        archives.push(linux::stock(debian)?);
+    }
+    archives.push(jobs::archive(jobs, "dom0-jobs")?);
     initramfs::join(&archives, &paths::work().join("dom0.initrd"))?;
     hypervisor(debian)?;
     linux::kernel_elf(debian)?;
@@ -136,12 +152,15 @@ pub fn boot(
         "-initrd",
         "vmlinux console=hvc0 quiet mitigations=off,dom0.initrd",
     ]);
+    let port = net::free_port()?;
+    Qemu::network(&mut command, port);
     progress.step("booting Xen");
-    jobs::boot(command, jobs, "Xen's dom0", log, progress)
+    jobs::boot(command, jobs, port, "Xen's dom0", log, progress)
 }
 
-/// The guest as a PVH domU whose disk is served by blkback from a loop device, which leaves the VHD's footer
-/// out. There is no COM1 in such a domain: what counts is the PV console, as xenconsoled logs it.
+/// The guest, or a stock Linux, as a PVH domU whose disk is served by blkback from a loop device, which leaves
+/// the VHD's footer out. There is no COM1 in such a domain: what counts is the PV console, as xenconsoled logs
+/// it.
 pub fn job(boot: &Boot<'_>) -> Job {
     let (limit, name) = (boot.limit.as_secs(), &boot.name);
     // xl's own quoting knows no escapes.
@@ -153,26 +172,28 @@ pub fn job(boot: &Boot<'_>) -> Job {
         ),
         None => (String::new(), ""),
     };
-    // Connected (4), the guest is about to read: three seconds later it is in the midst of it.
-    let detach = if boot.offer == Offer::Detached {
-        format!(
-            "state=/local/domain/0/backend/vbd/$(xl domid {name} 2>/dev/null)/51712/state; \
-             [ \"$(xenstore-read $state 2>/dev/null)\" != 4 ] || {{ sleep 3; xl block-detach {name} xvda; }}; "
-        )
-    } else {
-        String::new()
+    let vif = match boot.visitor {
+        Some(_) => format!("'{}'", vif()),
+        None => String::new(),
     };
+    let kernel = if boot.offer == Offer::Linux {
+        "kernel = \"/l2/vmlinux\"\nramdisk = \"/l2/initrd\"\nmemory = 512"
+    } else {
+        "kernel = \"guest\"\nmemory = 256"
+    };
+    let meanwhile = meanwhile(boot);
     // Native TSC: emulated, each read of it would be an exit.
     boot.job(&format!(
-        r#"cat >guest.cfg <<'END'
+        r#"{meanwhile}
+cat >guest.cfg <<'END'
 name = "{name}"
 type = "pvh"
-kernel = "guest"
+{kernel}
 cmdline = "{line}"
-memory = 256
 vcpus = 1
 tsc_mode = "native"
 disk = [{disk}]
+vif = [{vif}]
 on_poweroff = "destroy"
 on_reboot = "destroy"
 on_crash = "destroy"
@@ -182,14 +203,47 @@ log=/var/log/xen/console/guest-{name}.log
 xl dmesg -c >/dev/null
 xl create -F guest.cfg </dev/null >xl.log 2>&1 &
 pid=$! waited=0
-while kill -0 $pid 2>/dev/null && [ $waited -lt {limit} ]; do {detach}sleep 1; waited=$((waited + 1)); done
+while kill -0 $pid 2>/dev/null && [ $waited -lt {limit} ]; do
+  tell $log
+  meanwhile
+  sleep 1
+  waited=$((waited + 1))
+done
 [ $waited -lt {limit} ] || {{ echo "HARNESS the guest's time was up"; xl destroy {name}; }}
 wait $pid
 echo "HARNESS status $?"
 cat $log
 # A guest that fails before it has a console still has Xen's debug port, with lines of limited length.
-grep -q '^RESULT ' $log || {{ cat xl.log; xl dmesg | sed -n 's/^(d[0-9]*) //p'; }}
+grep -qE '^(RESULT|LINUX) ' $log || {{ cat xl.log; xl dmesg | sed -n 's/^(d[0-9]*) //p'; }}
 [ -z "{attach}" ] || /usr/sbin/losetup -d /dev/loop0
 "#
     ))
+}
+
+/// A domU's NIC.
+fn vif() -> String {
+    format!("mac={},bridge=br0,script=vif-lite", net::MAC)
+}
+
+/// What dom0 does to the guest while it runs, as shell functions.
+fn meanwhile(boot: &Boot<'_>) -> String {
+    let name = &boot.name;
+    // Connected (4), the guest is about to read: three seconds later it is in the midst of it.
+    if boot.offer == Offer::Detached {
+        return format!(
+            r#"meanwhile() {{
+  state=/local/domain/0/backend/vbd/$(xl domid {name} 2>/dev/null)/51712/state
+  [ "$(xenstore-read $state 2>/dev/null)" != 4 ] || {{ sleep 3; xl block-detach {name} xvda; }}
+}}"#
+        );
+    }
+    if boot.replugs() {
+        return format!(
+            "unplug() {{ xl network-detach {name} 0; }}\n\
+             plug() {{ xl network-attach {name} {}; }}\n\
+             meanwhile() {{ replug; }}",
+            vif().replace(',', " ")
+        );
+    }
+    String::new()
 }
