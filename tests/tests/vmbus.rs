@@ -6,14 +6,13 @@ use hypercall::hyperv::PostError;
 use hypercall::shm::{Access, Pages};
 use hypercall::{HostFault, Hypervisor};
 use pv_tests::hyperv::abi::{self, interface, message};
-use pv_tests::hyperv::channel::{Device, Silent, Work};
+use pv_tests::hyperv::channel::{Closing, Device, Silent, Turn, Work};
 use pv_tests::hyperv::counters::Counters;
 use pv_tests::hyperv::cpuid;
 use pv_tests::hyperv::hostile::Misdeed;
 use pv_tests::hyperv::machine::HostConfig;
 use pv_tests::hyperv::ring::{Kind, Packet};
 use pv_tests::hyperv::vmbus_server::DeviceId;
-use pv_tests::memory::GuestMemory;
 use pv_tests::sim_hyperv::{Platform, SimDriver, SimHyperV};
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -46,21 +45,21 @@ impl Device for Echo {
     fn instance(&self) -> abi::Guid {
         [self.instance; 16]
     }
-    fn opened(&mut self) {}
-    fn closed(&mut self) {
+    fn opened(&mut self, _channel: u16) {}
+    fn closed(&mut self, _channel: u16, _why: Closing, _counters: &mut Counters) {
         self.answers.clear();
         self.pending.clear();
     }
-    fn accepts_more(&self) -> bool {
+    fn accepts_more(&self, _channel: u16) -> bool {
         true
     }
-    fn packet(&mut self, packet: Packet, _counters: &mut Counters) {
+    fn packet(&mut self, packet: Packet, _turn: &mut Turn<'_>) {
         self.pending.push_back(packet);
     }
-    fn has_work(&self) -> bool {
+    fn has_work(&self, _channel: u16) -> bool {
         !self.pending.is_empty() || !self.answers.is_empty()
     }
-    fn work(&mut self, memory: &dyn GuestMemory, _counters: &mut Counters) -> Work {
+    fn work(&mut self, turn: &mut Turn<'_>) -> Work {
         if let Some(answer) = self.answers.pop_front() {
             return Work::Send(answer);
         }
@@ -73,7 +72,7 @@ impl Device for Echo {
         let payload = match &packet.kind {
             Kind::GpaDirect(ranges) => {
                 let mut bytes = vec![0; ranges[0].bytes as usize];
-                ranges[0].read(memory, 0, &mut bytes).unwrap();
+                ranges[0].read(turn.memory, 0, &mut bytes).unwrap();
                 let sum: u64 = bytes.iter().map(|b| u64::from(*b)).sum();
                 sum.to_le_bytes().to_vec()
             }

@@ -340,6 +340,13 @@ pub mod interface {
         0x4d29,
         [0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f],
     );
+    /// f8615163-df3e-46c5-913f-f2d2f965ed0e
+    pub const NETWORK: Guid = guid(
+        0xf861_5163,
+        0xdf3e,
+        0x46c5,
+        [0x91, 0x3f, 0xf2, 0xd2, 0xf9, 0x65, 0xed, 0x0e],
+    );
     /// 0e0b6031-5213-4934-818b-38d90ced39db
     pub const SHUTDOWN: Guid = guid(
         0x0e0b_6031,

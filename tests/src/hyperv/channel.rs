@@ -4,6 +4,7 @@
 use super::abi::Guid;
 use super::counters::Counters;
 use super::gpa::GpaRange;
+use super::gpadl::GpadlView;
 use super::hostile::{Hostile, Twist};
 use super::ring::{Incoming, Outgoing, Packet, RingFault};
 use crate::memory::GuestMemory;
@@ -20,24 +21,54 @@ pub enum Work {
     Send(Packet),
 }
 
-/// The host's end of a channel.
+/// What a device can use while it has its turn on one of its channels.
+pub struct Turn<'a> {
+    /// Which channel: 0 is the one offered first, the others are its sub-channels.
+    pub channel: u16,
+    pub memory: &'a dyn GuestMemory,
+    /// What the guest described for the first channel.
+    pub gpadls: GpadlView<'a>,
+    pub counters: &'a mut Counters,
+}
+
+/// Why a channel is no longer open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// The guest closed it.
+    Closed,
+    /// The guest took the rings' memory away.
+    RingGone,
+    /// The host rescinded it.
+    Rescinded,
+    /// The guest left the bus, or came to it anew.
+    Disconnected,
+}
+
+/// The host's end of a channel and of its sub-channels.
 pub trait Device: Any + Send {
     /// The interface GUID offered: what kind of device this is.
     fn interface(&self) -> Guid;
     /// The instance GUID offered: which of them this is.
     fn instance(&self) -> Guid;
-    /// The guest opened the channel: start from the beginning.
-    fn opened(&mut self);
-    /// The channel is closed or gone: forget what was in flight.
-    fn closed(&mut self);
-    /// Whether another packet may be taken from the ring now.
-    fn accepts_more(&self) -> bool;
+    /// How many sub-channels are to be on offer now, once the first channel is open.
+    fn subchannels(&self) -> u16 {
+        0
+    }
+    /// The guest opened a channel: start from the beginning.
+    fn opened(&mut self, channel: u16);
+    /// A channel is closed or gone: forget what was in flight. Never opened ones are not told of.
+    fn closed(&mut self, channel: u16, why: Closing, counters: &mut Counters);
+    /// The guest tears a GPADL of the first channel down. `early`: this channel is open, and
+    /// in this version of the bus it should not be.
+    fn gpadl_gone(&mut self, _gpadl: u32, _early: bool, _counters: &mut Counters) {}
+    /// Whether another packet may be taken from a channel's ring now.
+    fn accepts_more(&self, channel: u16) -> bool;
     /// A packet from the guest.
-    fn packet(&mut self, packet: Packet, counters: &mut Counters);
-    /// Whether `work` would do anything.
-    fn has_work(&self) -> bool;
+    fn packet(&mut self, packet: Packet, turn: &mut Turn<'_>);
+    /// Whether `work` would do anything on a channel.
+    fn has_work(&self, channel: u16) -> bool;
     /// Does one thing.
-    fn work(&mut self, memory: &dyn GuestMemory, counters: &mut Counters) -> Work;
+    fn work(&mut self, turn: &mut Turn<'_>) -> Work;
 }
 
 /// A device of which the guest sees the offer and nothing else: it never answers.
@@ -53,16 +84,16 @@ impl Device for Silent {
     fn instance(&self) -> Guid {
         self.instance
     }
-    fn opened(&mut self) {}
-    fn closed(&mut self) {}
-    fn accepts_more(&self) -> bool {
+    fn opened(&mut self, _channel: u16) {}
+    fn closed(&mut self, _channel: u16, _why: Closing, _counters: &mut Counters) {}
+    fn accepts_more(&self, _channel: u16) -> bool {
         true
     }
-    fn packet(&mut self, _packet: Packet, _counters: &mut Counters) {}
-    fn has_work(&self) -> bool {
+    fn packet(&mut self, _packet: Packet, _turn: &mut Turn<'_>) {}
+    fn has_work(&self, _channel: u16) -> bool {
         false
     }
-    fn work(&mut self, _memory: &dyn GuestMemory, _counters: &mut Counters) -> Work {
+    fn work(&mut self, _turn: &mut Turn<'_>) -> Work {
         Work::Idle
     }
 }
@@ -145,7 +176,7 @@ impl Open {
     }
 
     /// What can be done now.
-    pub fn ready(&self, device: &dyn Device) -> Vec<Action> {
+    pub fn ready(&self, device: &dyn Device, channel: u16) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.interrupt {
             actions.push(Action::Interrupt);
@@ -156,10 +187,10 @@ impl Open {
         if self.held.is_some() && !self.waits_for_room {
             actions.push(Action::Write);
         }
-        if self.awake && device.accepts_more() {
+        if self.awake && device.accepts_more(channel) {
             actions.push(Action::Read);
         }
-        if self.held.is_none() && device.has_work() {
+        if self.held.is_none() && device.has_work(channel) {
             actions.push(Action::Work);
         }
         actions
@@ -170,8 +201,7 @@ impl Open {
         &mut self,
         action: Action,
         device: &mut dyn Device,
-        memory: &dyn GuestMemory,
-        counters: &mut Counters,
+        turn: &mut Turn<'_>,
         hostile: &mut Hostile,
     ) -> bool {
         let result = match action {
@@ -179,18 +209,18 @@ impl Open {
                 self.interrupt = false;
                 return self.target_vp.is_some();
             }
-            Action::Write => self.write(memory, counters),
+            Action::Write => self.write(turn.memory, turn.counters),
             Action::Work => {
-                if let Work::Send(packet) = device.work(memory, counters) {
+                if let Work::Send(packet) = device.work(turn) {
                     self.held = Some(hostile.packet(packet));
                 }
                 Ok(())
             }
-            Action::Read => self.read(device, memory, counters),
+            Action::Read => self.read(device, turn),
         };
         if let Err(fault) = result {
             self.broken = true;
-            counters.violation(format!("ring: {fault:?}"));
+            turn.counters.violation(format!("ring: {fault:?}"));
         }
         false
     }
@@ -203,7 +233,7 @@ impl Open {
         let Some((packet, twist)) = self.held.take() else {
             return Ok(());
         };
-        let space = Outgoing::space_for(packet.payload.len());
+        let space = Outgoing::space_for(&packet);
         if !self.outgoing.has_room(memory, space)? {
             if self.flow_control {
                 self.outgoing.ask_for_room(memory, space)?;
@@ -233,17 +263,13 @@ impl Open {
         Ok(())
     }
 
-    fn read(
-        &mut self,
-        device: &mut dyn Device,
-        memory: &dyn GuestMemory,
-        counters: &mut Counters,
-    ) -> Result<(), RingFault> {
+    fn read(&mut self, device: &mut dyn Device, turn: &mut Turn<'_>) -> Result<(), RingFault> {
+        let memory = turn.memory;
         self.incoming.mask_signals(memory, true)?;
         if let Some((packet, wakes)) = self.incoming.take(memory)? {
-            counters.packets_in += 1;
+            turn.counters.packets_in += 1;
             self.interrupt |= wakes;
-            device.packet(packet, counters);
+            device.packet(packet, turn);
             return Ok(());
         }
         self.incoming.mask_signals(memory, false)?;
@@ -260,7 +286,7 @@ impl Open {
         if self.flow_control || !self.waits_for_room || self.broken {
             return false;
         }
-        let space = Outgoing::space_for(packet.payload.len());
+        let space = Outgoing::space_for(packet);
         self.waits_for_room = !self.outgoing.has_room(memory, space).unwrap_or(false);
         !self.waits_for_room
     }

@@ -117,6 +117,28 @@ impl Gpadls {
     }
 }
 
+/// The complete GPADLs of one channel.
+#[derive(Debug, Clone, Copy)]
+pub struct GpadlView<'a> {
+    all: &'a Gpadls,
+    relid: u32,
+}
+
+impl<'a> GpadlView<'a> {
+    /// Those of the channel with this id.
+    pub fn new(all: &'a Gpadls, relid: u32) -> Self {
+        GpadlView { all, relid }
+    }
+
+    /// The range of a GPADL that has exactly one.
+    pub fn range(&self, handle: u32) -> Option<&'a GpaRange> {
+        match self.all.ranges(self.relid, handle) {
+            Some([range]) => Some(range),
+            _ => None,
+        }
+    }
+}
+
 impl Gpadl {
     fn extend(&mut self, body: &[u8]) -> Result<bool, GpadlError> {
         // A message may be longer than what it has to say, as its sender rounds it up.

@@ -1,7 +1,7 @@
 //! A guest written by hand, for the host's own tests: it knows the bytes and nothing else.
 //!
-//! Pages: 1 message page, 2 event-flag page, 3 hypercall page, 4 hypercall input, 8..16 rings
-//! (four pages each way), 32.. data.
+//! Pages: 1 message page, 2 event-flag page, 3 hypercall page, 4 hypercall input, 8..16 and 16..24
+//! rings of two channels (four pages each way), 32.. data.
 
 use super::flat::FlatMemory;
 use super::machine::{HostConfig, HyperVHost};
@@ -10,8 +10,6 @@ use std::collections::VecDeque;
 
 pub const VECTOR: u64 = 0x33;
 const PAGE: u64 = 4096;
-const UP: u64 = 8;
-const DOWN: u64 = 12;
 pub const RING_DATA: u32 = 3 * 4096;
 pub const GPADL: u32 = 0xe1e10;
 
@@ -20,13 +18,15 @@ pub struct HandGuest {
     /// Messages taken from the slot and not yet asked for.
     pub messages: VecDeque<Vec<u8>>,
     pub post_to: u32,
-    up_write: u32,
-    down_read: u32,
+    /// Which of the two pairs of rings is used now.
+    channel: usize,
+    up_write: [u32; 2],
+    down_read: [u32; 2],
     /// Channel events seen.
     pub events: u64,
 }
 
-fn words(words: &[u32]) -> Vec<u8> {
+pub fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
@@ -48,8 +48,9 @@ impl HandGuest {
             host,
             messages,
             post_to: 1,
-            up_write: 0,
-            down_read: 0,
+            channel: 0,
+            up_write: [0; 2],
+            down_read: [0; 2],
             events: 0,
         }
     }
@@ -154,22 +155,54 @@ impl HandGuest {
         relids
     }
 
+    /// From now on the first or the second channel is meant.
+    pub fn turn_to(&mut self, channel: usize) {
+        self.channel = channel;
+    }
+
+    /// The first page of the guest-to-host ring, and of the other one.
+    fn rings(&self) -> (u64, u64) {
+        let up = 8 + 8 * self.channel as u64;
+        (up, up + 4)
+    }
+
+    /// Describes pages of memory for a channel, in as many messages as it takes.
+    pub fn gpadl(&mut self, relid: u32, handle: u32, pages: std::ops::Range<u64>) {
+        let count = pages.end - pages.start;
+        let frames: Vec<u64> = pages.collect();
+        let header = words(&[
+            relid,
+            handle,
+            (8 + 8 * count as u32) | 1 << 16,
+            count as u32 * 4096,
+            0,
+        ]);
+        let (first, rest) = frames.split_at(frames.len().min(3));
+        let bytes = |frames: &[u64]| -> Vec<u8> {
+            frames
+                .iter()
+                .flat_map(|frame| frame.to_le_bytes())
+                .collect()
+        };
+        assert_eq!(self.tell(8, &[header, bytes(first)].concat()), 0);
+        for (number, part) in (1..).zip(rest.chunks(28)) {
+            assert!(self.messages.is_empty(), "complete too early");
+            self.tell(9, &[words(&[number, handle]), bytes(part)].concat());
+        }
+        assert_eq!(self.expect(10), [relid, handle, 0]);
+    }
+
     /// Makes the ring GPADL in a header and a body message, and opens the channel on it.
     pub fn open(&mut self, relid: u32) {
-        for page in UP..UP + 8 {
+        let (up, _) = self.rings();
+        for page in up..up + 8 {
             self.host.memory().write(page * PAGE, &[0; 4096]).unwrap();
         }
-        (self.up_write, self.down_read) = (0, 0);
-        let frames: Vec<u8> = (UP..UP + 8).flat_map(u64::to_le_bytes).collect();
-        let header = [
-            words(&[relid, GPADL, 72 | 1 << 16, 8 * 4096, 0]),
-            frames[..24].to_vec(),
-        ];
-        assert_eq!(self.tell(8, &header.concat()), 0);
-        assert!(self.messages.is_empty());
-        self.tell(9, &[words(&[1, GPADL]), frames[24..].to_vec()].concat());
-        assert_eq!(self.expect(10), [relid, GPADL, 0]);
-        let mut open = words(&[relid, 77, GPADL, 0, 4]);
+        self.up_write[self.channel] = 0;
+        self.down_read[self.channel] = 0;
+        let handle = GPADL + self.channel as u32;
+        self.gpadl(relid, handle, up..up + 8);
+        let mut open = words(&[relid, 77, handle, 0, 4]);
         open.resize(140, 0);
         self.tell(5, &open);
         assert_eq!(self.expect(6), [relid, 77, 0]);
@@ -177,6 +210,7 @@ impl HandGuest {
 
     /// Writes a packet by hand; true if the host wants to be signalled.
     pub fn put(&mut self, kind: u64, id: u64, between: &[u64], payload: &[u8]) -> bool {
+        let (up, _) = self.rings();
         let mut packet: Vec<u8> = Vec::new();
         let offset = 2 + between.len() as u64;
         let length = offset + payload.len().div_ceil(8) as u64;
@@ -186,18 +220,20 @@ impl HandGuest {
         }
         packet.extend_from_slice(payload);
         packet.resize(length as usize * 8, 0);
-        packet.extend_from_slice(&(u64::from(self.up_write) << 32).to_le_bytes());
-        let began = self.up_write;
+        packet.extend_from_slice(&(u64::from(self.up_write[self.channel]) << 32).to_le_bytes());
+        let began = self.up_write[self.channel];
         let memory = self.host.memory();
         let turn = (RING_DATA - began).min(packet.len() as u32) as usize;
         memory
-            .write((UP + 1) * PAGE + u64::from(began), &packet[..turn])
+            .write((up + 1) * PAGE + u64::from(began), &packet[..turn])
             .unwrap();
-        memory.write((UP + 1) * PAGE, &packet[turn..]).unwrap();
-        self.up_write = (began + packet.len() as u32) % RING_DATA;
-        memory.store_u32(UP * PAGE, self.up_write).unwrap();
-        memory.load_u32(UP * PAGE + 8).unwrap() == 0
-            && memory.load_u32(UP * PAGE + 4).unwrap() == began
+        memory.write((up + 1) * PAGE, &packet[turn..]).unwrap();
+        self.up_write[self.channel] = (began + packet.len() as u32) % RING_DATA;
+        memory
+            .store_u32(up * PAGE, self.up_write[self.channel])
+            .unwrap();
+        memory.load_u32(up * PAGE + 8).unwrap() == 0
+            && memory.load_u32(up * PAGE + 4).unwrap() == began
     }
 
     /// HvSignalEvent, fast.
@@ -207,19 +243,20 @@ impl HandGuest {
 
     /// The next packet from the host: kind, transaction id, payload.
     pub fn get(&mut self) -> Option<(u16, u64, Vec<u8>)> {
+        let (_, down) = self.rings();
         let memory = self.host.memory();
-        if memory.load_u32(DOWN * PAGE).unwrap() == self.down_read {
+        if memory.load_u32(down * PAGE).unwrap() == self.down_read[self.channel] {
             return None;
         }
-        let mut at = self.down_read;
+        let mut at = self.down_read[self.channel];
         let mut take = |count: usize| -> Vec<u8> {
             let mut bytes = vec![0; count];
             let turn = ((RING_DATA - at) as usize).min(count);
             let (first, rest) = bytes.split_at_mut(turn);
             memory
-                .read((DOWN + 1) * PAGE + u64::from(at), first)
+                .read((down + 1) * PAGE + u64::from(at), first)
                 .unwrap();
-            memory.read((DOWN + 1) * PAGE, rest).unwrap();
+            memory.read((down + 1) * PAGE, rest).unwrap();
             at = (at + count as u32) % RING_DATA;
             bytes
         };
@@ -227,8 +264,8 @@ impl HandGuest {
         let length = usize::from(u16::from_le_bytes([head[4], head[5]])) * 8;
         let payload = take(length - 16);
         take(8);
-        self.down_read = at;
-        memory.store_u32(DOWN * PAGE + 4, at).unwrap();
+        self.down_read[self.channel] = at;
+        memory.store_u32(down * PAGE + 4, at).unwrap();
         let id = u64::from_le_bytes(head[8..16].try_into().unwrap());
         Some((u16::from_le_bytes([head[0], head[1]]), id, payload))
     }

@@ -18,6 +18,7 @@ pub mod gpadl;
 mod hand_guest;
 pub mod hostile;
 pub mod machine;
+pub mod netvsp;
 pub mod ring;
 pub mod scsi;
 pub mod storvsp;

@@ -49,7 +49,39 @@ pub enum Kind {
     InBand,
     /// Payload beside data in guest memory (guest to host only).
     GpaDirect(Vec<GpaRange>),
+    /// Payload beside data in a buffer both sides know by a number (host to guest only).
+    TransferPages {
+        set: u16,
+        /// How many ranges it says it has: what it has, if the host is good.
+        count: u32,
+        ranges: Vec<TransferRange>,
+    },
     Completion,
+}
+
+/// Bytes of a shared buffer that a transfer-page packet speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferRange {
+    pub offset: u32,
+    pub bytes: u32,
+}
+
+impl Kind {
+    /// What lies between descriptor and payload on the wire, in the host's own packets.
+    fn between(&self) -> Vec<u8> {
+        let Kind::TransferPages { set, count, ranges } = self else {
+            return Vec::new();
+        };
+        // The set, whether the sender owns it, and how many ranges (`vmtransfer_page_packet_header`).
+        let mut bytes = set.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&[0, 0]);
+        bytes.extend_from_slice(&count.to_le_bytes());
+        for range in ranges {
+            bytes.extend_from_slice(&range.bytes.to_le_bytes());
+            bytes.extend_from_slice(&range.offset.to_le_bytes());
+        }
+        bytes
+    }
 }
 
 /// One packet.
@@ -274,9 +306,10 @@ impl Outgoing {
         Ok(Outgoing { pages, write })
     }
 
-    /// Bytes a payload takes in the ring, descriptor and footer included.
-    pub fn space_for(payload: usize) -> u32 {
-        (DESCRIPTOR + payload.next_multiple_of(8)) as u32 + FOOTER
+    /// Bytes a packet takes in the ring, descriptor and footer included.
+    pub fn space_for(packet: &Packet) -> u32 {
+        let between = packet.kind.between().len();
+        (DESCRIPTOR + between + packet.payload.len().next_multiple_of(8)) as u32 + FOOTER
     }
 
     /// Whether `bytes` can be written now. One word always stays free, or full would look empty.
@@ -290,13 +323,13 @@ impl Outgoing {
         Ok(memory.store_u32(self.pages.control(PENDING_SEND_SIZE), bytes)?)
     }
 
-    /// Writes an in-band or completion packet for which `has_room` said yes. The flag says whether
+    /// Writes a packet for which `has_room` said yes. The flag says whether
     /// the guest must be interrupted: the ring was empty and the guest does not mask.
     pub fn put(&mut self, memory: &dyn GuestMemory, packet: &Packet) -> Result<bool, RingFault> {
-        let padded = packet.payload.len().next_multiple_of(8);
-        let length8 = ((DESCRIPTOR + padded) / 8) as u16;
+        let length8 = ((Self::space_for(packet) - FOOTER) / 8) as u16;
+        let offset8 = ((DESCRIPTOR + packet.kind.between().len()) / 8) as u16;
         let flags = u16::from(packet.completion_requested);
-        self.put_raw(memory, packet, DESCRIPTOR as u16 / 8, length8, flags)
+        self.put_raw(memory, packet, offset8, length8, flags)
     }
 
     /// Writes a packet with a descriptor of the caller's choice, right or wrong.
@@ -311,6 +344,7 @@ impl Outgoing {
         let kind = match packet.kind {
             Kind::InBand => packet::IN_BAND,
             Kind::GpaDirect(_) => packet::GPA_DIRECT,
+            Kind::TransferPages { .. } => packet::TRANSFER_PAGES,
             Kind::Completion => packet::COMPLETION,
         };
         let head = PacketDescriptor {
@@ -321,6 +355,7 @@ impl Outgoing {
             transaction_id: packet.transaction_id,
         };
         let mut bytes = head.as_bytes().to_vec();
+        bytes.extend_from_slice(&packet.kind.between());
         bytes.extend_from_slice(&packet.payload);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         bytes.extend_from_slice(&(u64::from(self.write) << 32).to_le_bytes());

@@ -6,7 +6,7 @@
 //! Source: OpenVMM `storvsp/src/lib.rs` for the order of things and what is answered.
 
 use super::abi::{self, ChannelProperties, Guid, ScsiRequest, StorvspHeader, operation};
-use super::channel::{Device, Work};
+use super::channel::{Closing, Device, Turn, Work};
 use super::counters::Counters;
 use super::gpa::GpaRange;
 use super::ring::{Kind, Packet};
@@ -196,6 +196,13 @@ impl Storvsp {
         }
     }
 
+    /// From the beginning, with nothing in flight.
+    fn start(&mut self) {
+        self.phase = Phase::Begin;
+        self.replies.clear();
+        self.commands.drain().for_each(drop);
+    }
+
     /// The version negotiation and everything else that is not a SCSI command.
     fn control(&mut self, operation: u32, body: &[u8], counters: &mut Counters) -> (u32, Vec<u8>) {
         let step = |phase| (nt::SUCCESS, phase);
@@ -339,7 +346,9 @@ impl Storvsp {
         let mut ranges = match packet.kind {
             Kind::GpaDirect(ranges) => ranges,
             Kind::InBand => Vec::new(),
-            Kind::Completion => return Err("a completion nobody waits for"),
+            Kind::Completion | Kind::TransferPages { .. } => {
+                return Err("a completion nobody waits for");
+            }
         };
         if !packet.completion_requested {
             return Err("EXECUTE_SRB without asking for its completion");
@@ -381,21 +390,20 @@ impl Device for Storvsp {
         self.config.instance
     }
 
-    fn opened(&mut self) {
-        self.closed();
+    fn opened(&mut self, _channel: u16) {
+        self.start();
     }
 
-    fn closed(&mut self) {
-        self.phase = Phase::Begin;
-        self.replies.clear();
-        self.commands.drain().for_each(drop);
+    fn closed(&mut self, _channel: u16, _why: Closing, _counters: &mut Counters) {
+        self.start();
     }
 
-    fn accepts_more(&self) -> bool {
+    fn accepts_more(&self, _channel: u16) -> bool {
         self.commands.len() < self.config.max_in_flight
     }
 
-    fn packet(&mut self, packet: Packet, counters: &mut Counters) {
+    fn packet(&mut self, packet: Packet, turn: &mut Turn<'_>) {
+        let counters = &mut *turn.counters;
         let Ok((header, body)) = StorvspHeader::read_from_prefix(&packet.payload) else {
             counters.violation("storvsp packet without a header");
             return;
@@ -433,11 +441,11 @@ impl Device for Storvsp {
         }
     }
 
-    fn has_work(&self) -> bool {
+    fn has_work(&self, _channel: u16) -> bool {
         !self.replies.is_empty() || (!self.stalled && !self.commands.is_empty())
     }
 
-    fn work(&mut self, memory: &dyn GuestMemory, counters: &mut Counters) -> Work {
+    fn work(&mut self, turn: &mut Turn<'_>) -> Work {
         if let Some(reply) = self.replies.pop_front() {
             return Work::Send(reply);
         }
@@ -452,7 +460,7 @@ impl Device for Storvsp {
                 Work::Waited
             };
         };
-        let outcome = self.execute(&command, memory, counters);
+        let outcome = self.execute(&command, turn.memory, turn.counters);
         self.finish(&command, outcome);
         self.replies.pop_front().map_or(Work::Waited, Work::Send)
     }

@@ -10,9 +10,9 @@ mod control;
 mod hypercall;
 
 use super::abi::{Guid, MESSAGE_PAYLOAD, status, version};
-use super::channel::{Action, Device, Open};
+use super::channel::{Action, Closing, Device, Open, Turn};
 use super::counters::Counters;
-use super::gpadl::Gpadls;
+use super::gpadl::{GpadlView, Gpadls};
 use super::hostile::Hostile;
 use crate::memory::GuestMemory;
 use crate::rng::Rng;
@@ -105,7 +105,10 @@ struct Channel {
     /// Offered only after ALL_OFFERS_DELIVERED.
     late: bool,
     state: State,
-    device: Box<dyn Device>,
+    /// Which device.
+    device: usize,
+    /// Which of its channels: 0 is the first, which every device has.
+    index: u16,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +123,7 @@ struct Connection {
 pub struct VmbusServer {
     config: ServerConfig,
     connection: Option<Connection>,
+    devices: Vec<Box<dyn Device>>,
     channels: Vec<Channel>,
     gpadls: Gpadls,
     inbox: VecDeque<Vec<u8>>,
@@ -144,6 +148,7 @@ impl VmbusServer {
     pub fn new(config: ServerConfig) -> Self {
         VmbusServer {
             connection: None,
+            devices: Vec::new(),
             channels: Vec::new(),
             gpadls: Gpadls::default(),
             inbox: VecDeque::new(),
@@ -168,54 +173,72 @@ impl VmbusServer {
     }
 
     fn insert(&mut self, device: Box<dyn Device>, late: bool) -> DeviceId {
-        let id = DeviceId(self.channels.len());
+        let id = DeviceId(self.devices.len());
+        self.devices.push(device);
         self.channels.push(Channel {
             relid: 0,
             late,
             state: State::Hidden,
-            device,
+            device: id.0,
+            index: 0,
         });
         if self
             .connection
             .is_some_and(|connection| connection.offers_requested)
         {
-            self.offer(id.0);
+            self.offer(self.channels.len() - 1);
         }
         id
     }
 
+    /// Where a device's channel is in `channels`.
+    fn place(&self, id: DeviceId, index: u16) -> Option<usize> {
+        self.channels
+            .iter()
+            .position(|channel| channel.device == id.0 && channel.index == index)
+    }
+
     /// The device by its type, to look at or to disturb.
     pub fn device_mut<D: Device>(&mut self, id: DeviceId) -> Option<&mut D> {
-        let device: &mut dyn Any = self.channels.get_mut(id.0)?.device.as_mut();
+        let device: &mut dyn Any = self.devices.get_mut(id.0)?.as_mut();
         device.downcast_mut()
     }
 
     /// The channel id a device has now, if the guest knows it.
     pub fn relid(&self, id: DeviceId) -> Option<u32> {
-        let channel = self.channels.get(id.0)?;
+        let channel = &self.channels[self.place(id, 0)?];
         (!matches!(channel.state, State::Hidden)).then_some(channel.relid)
     }
 
     /// Whether the guest has this device's channel open.
     pub fn is_open(&self, id: DeviceId) -> bool {
+        self.open_channels(id).any(|index| index == 0)
+    }
+
+    /// Which channels of a device the guest has open: 0 is the first.
+    pub fn open_channels(&self, id: DeviceId) -> impl Iterator<Item = u16> + '_ {
+        let open = move |channel: &&Channel| {
+            channel.device == id.0 && matches!(channel.state, State::Open(_))
+        };
         self.channels
-            .get(id.0)
-            .is_some_and(|channel| matches!(channel.state, State::Open(_)))
+            .iter()
+            .filter(open)
+            .map(|channel| channel.index)
     }
 
     /// Takes a device away from the guest. It stays on the bus, hidden, once the guest lets go.
     pub fn rescind(&mut self, id: DeviceId) {
-        self.rescind_channel(id.0);
+        if let Some(place) = self.place(id, 0) {
+            self.rescind_channel(place);
+        }
     }
 
     /// Offers a hidden device again, under a new id.
     pub fn offer_again(&mut self, id: DeviceId) {
-        if self
-            .channels
-            .get(id.0)
-            .is_some_and(|channel| matches!(channel.state, State::Hidden))
+        if let Some(place) = self.place(id, 0)
+            && matches!(self.channels[place].state, State::Hidden)
         {
-            self.offer(id.0);
+            self.offer(place);
         }
     }
 
@@ -296,7 +319,7 @@ impl VmbusServer {
         for (index, channel) in self.channels.iter_mut().enumerate() {
             if let State::Open(open) = &mut channel.state {
                 open.poll_room(memory);
-                let ready = open.ready(channel.device.as_ref());
+                let ready = open.ready(self.devices[channel.device].as_ref(), channel.index);
                 possible.extend(ready.into_iter().map(|action| Step::Channel(index, action)));
             }
         }
@@ -313,6 +336,7 @@ impl VmbusServer {
             }
             Some(Step::Channel(index, action)) => self.channel_step(index, action, memory),
         }
+        self.offer_subchannels();
         if self.hostile.take_rescind() {
             (0..self.channels.len()).for_each(|index| {
                 if matches!(self.channels[index].state, State::Open(_)) {
@@ -324,17 +348,27 @@ impl VmbusServer {
     }
 
     fn channel_step(&mut self, index: usize, action: Action, memory: &dyn GuestMemory) {
+        // What the guest describes for a device, it describes for the first channel.
+        let first = self.place(DeviceId(self.channels[index].device), 0);
+        let gpadl_relid = first.map_or(0, |first| self.channels[first].relid);
         let Channel {
             relid,
             state,
             device,
+            index,
             ..
         } = &mut self.channels[index];
         let State::Open(open) = state else {
             return;
         };
-        let (counters, hostile) = (&mut self.counters, &mut self.hostile);
-        if open.act(action, device.as_mut(), memory, counters, hostile) {
+        let mut turn = Turn {
+            channel: *index,
+            memory,
+            gpadls: GpadlView::new(&self.gpadls, gpadl_relid),
+            counters: &mut self.counters,
+        };
+        let device = self.devices[*device].as_mut();
+        if open.act(action, device, &mut turn, &mut self.hostile) {
             self.counters.events += 1;
             let vp = open.target_vp.unwrap_or(0);
             self.events.push_back(OutEvent {
@@ -346,21 +380,65 @@ impl VmbusServer {
     }
 
     fn rescind_channel(&mut self, index: usize) {
-        let channel = &mut self.channels[index];
-        match channel.state {
+        match self.channels[index].state {
             State::Offered | State::Open(_) => {}
             State::Hidden | State::Rescinded => return,
         }
-        channel.device.closed();
-        channel.state = State::Rescinded;
-        let relid = channel.relid;
+        if self.channels[index].index == 0 {
+            self.rescind_subchannels(self.channels[index].device);
+        }
+        self.shut(index, State::Rescinded, Closing::Rescinded);
+        let relid = self.channels[index].relid;
         self.send(super::abi::message::RESCIND_OFFER, &relid.to_le_bytes());
+    }
+
+    fn rescind_subchannels(&mut self, device: usize) {
+        for index in 0..self.channels.len() {
+            if self.channels[index].device == device && self.channels[index].index != 0 {
+                self.rescind_channel(index);
+            }
+        }
+    }
+
+    /// Puts a channel into a state in which it is not open, and tells its device if it was.
+    fn shut(&mut self, index: usize, into: State, why: Closing) {
+        let channel = &mut self.channels[index];
+        if let State::Open(_) = std::mem::replace(&mut channel.state, into) {
+            self.devices[channel.device].closed(channel.index, why, &mut self.counters);
+        }
+    }
+
+    /// Offers the sub-channels that devices want to have by now.
+    fn offer_subchannels(&mut self) {
+        for device in 0..self.devices.len() {
+            let id = DeviceId(device);
+            let wanted = self.devices[device].subchannels();
+            if wanted == 0 || !self.is_open(id) {
+                continue;
+            }
+            for index in 1..=wanted {
+                let there = self.channels.iter().any(|channel| {
+                    (channel.device, channel.index) == (device, index)
+                        && !matches!(channel.state, State::Rescinded)
+                });
+                if !there {
+                    self.channels.push(Channel {
+                        relid: 0,
+                        late: false,
+                        state: State::Hidden,
+                        device,
+                        index,
+                    });
+                    self.offer(self.channels.len() - 1);
+                }
+            }
+        }
     }
 
     /// The interface and instance of every device, in the order they were added.
     pub fn devices(&self) -> impl Iterator<Item = (Guid, Guid)> + '_ {
-        self.channels
+        self.devices
             .iter()
-            .map(|channel| (channel.device.interface(), channel.device.instance()))
+            .map(|device| (device.interface(), device.instance()))
     }
 }

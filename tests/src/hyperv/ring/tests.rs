@@ -159,7 +159,10 @@ fn interrupts_follow_emptiness_and_mask() {
     );
     memory.store_u32(4, 120).unwrap();
     let mut written = 0;
-    while ring.has_room(&memory, Outgoing::space_for(13)).unwrap() {
+    while ring
+        .has_room(&memory, Outgoing::space_for(&packet))
+        .unwrap()
+    {
         ring.put(&memory, &packet).unwrap();
         written += 1;
     }

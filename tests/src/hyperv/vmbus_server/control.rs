@@ -6,7 +6,7 @@ use crate::hyperv::abi::{
     ModifyChannel, ModifyChannelResponse, NT_SUCCESS, NT_UNSUCCESSFUL, OfferChannel, OpenChannel,
     OpenResult, VersionResponse, message, version,
 };
-use crate::hyperv::channel::Open;
+use crate::hyperv::channel::{Closing, Open};
 use crate::memory::GuestMemory;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -70,10 +70,11 @@ impl VmbusServer {
 
     /// Everything the guest had is gone; no channel is offered.
     fn disconnect(&mut self) {
-        for channel in &mut self.channels {
-            channel.device.closed();
-            channel.state = State::Hidden;
+        // The sub-channels first, as a guest would close them.
+        for index in (0..self.channels.len()).rev() {
+            self.shut(index, State::Hidden, Closing::Disconnected);
         }
+        self.channels.retain(|channel| channel.index == 0);
         self.gpadls.clear();
         self.next_relid = self.config.first_relid;
     }
@@ -167,9 +168,12 @@ impl VmbusServer {
         channel.relid = relid;
         channel.state = State::Offered;
         let mut offer = OfferChannel::new_zeroed();
-        offer.interface = channel.device.interface();
-        offer.instance = channel.device.instance();
-        offer.flags = 1;
+        let device = &self.devices[channel.device];
+        offer.interface = device.interface();
+        offer.instance = device.instance();
+        offer.subchannel_index = channel.index;
+        // Only a first channel has an interface for users.
+        offer.flags = u16::from(channel.index == 0);
         offer.relid = relid;
         offer.monitor_id = 0xff;
         offer.is_dedicated = 1;
@@ -177,12 +181,16 @@ impl VmbusServer {
         self.send(message::OFFER_CHANNEL, offer.as_bytes());
     }
 
+    /// Where the channel is that a guest may speak of by this id.
+    fn place_of(&self, relid: u32) -> Option<usize> {
+        let known =
+            |channel: &Channel| channel.relid == relid && !matches!(channel.state, State::Hidden);
+        self.channels.iter().position(known)
+    }
+
     /// The channel a guest may speak of by this id.
     fn by_relid(&mut self, relid: u32) -> Option<&mut Channel> {
-        let known = |channel: &&mut Channel| {
-            channel.relid == relid && !matches!(channel.state, State::Hidden)
-        };
-        self.channels.iter_mut().find(known)
+        self.place_of(relid).map(|place| &mut self.channels[place])
     }
 
     fn gpadl_header(&mut self, rest: &[u8]) -> Option<()> {
@@ -241,14 +249,20 @@ impl VmbusServer {
 
     fn gpadl_teardown(&mut self, rest: &[u8]) -> Option<()> {
         let (GpadlTeardown { relid, gpadl }, _) = body::<GpadlTeardown>(rest)?;
-        if let Some(channel) = self.by_relid(relid)
-            && let State::Open(open) = &channel.state
-            && open.ring_gpadl == gpadl
-        {
-            channel.device.closed();
-            channel.state = State::Offered;
-            self.counters
-                .violation("ring GPADL torn down under an open channel");
+        let place = self.place_of(relid);
+        match place.map(|place| (place, &self.channels[place].state)) {
+            Some((place, State::Open(open))) if open.ring_gpadl == gpadl => {
+                self.shut(place, State::Offered, Closing::RingGone);
+                self.counters
+                    .violation("ring GPADL torn down under an open channel");
+            }
+            Some((place, state)) if self.gpadls.relid(gpadl) == Some(relid) => {
+                let open = matches!(state, State::Open(_));
+                let late = self.connection.is_some_and(|c| c.version >= version::V4_0);
+                let device = &mut self.devices[self.channels[place].device];
+                device.gpadl_gone(gpadl, open && late, &mut self.counters);
+            }
+            _ => {}
         }
         if !self.gpadls.tear_down(relid, gpadl) {
             self.counters
@@ -266,7 +280,8 @@ impl VmbusServer {
             .gpadls
             .ranges(request.relid, request.ring_gpadl)
             .map(<[_]>::to_vec);
-        let channel = self.by_relid(request.relid)?;
+        let place = self.place_of(request.relid)?;
+        let channel = &mut self.channels[place];
         let status = match (&channel.state, ranges.as_deref()) {
             // A guest that opens what was just rescinded gets no answer; the rescind is on its way.
             (State::Rescinded, _) => return Some(()),
@@ -274,7 +289,7 @@ impl VmbusServer {
                 let (gpadl, down) = (request.ring_gpadl, request.downstream_page);
                 match Open::new(memory, gpadl, range, down, target_vp, flow_control) {
                     Ok(open) => {
-                        channel.device.opened();
+                        self.devices[channel.device].opened(channel.index);
                         channel.state = State::Open(Box::new(open));
                         Ok(())
                     }
@@ -299,11 +314,10 @@ impl VmbusServer {
 
     fn close_channel(&mut self, rest: &[u8]) -> Option<()> {
         let (relid, _) = body::<u32>(rest)?;
-        let channel = self.by_relid(relid)?;
-        match channel.state {
+        let place = self.place_of(relid)?;
+        match self.channels[place].state {
             State::Open(_) => {
-                channel.device.closed();
-                channel.state = State::Offered;
+                self.close_device(place);
                 Some(())
             }
             // The close and the rescind crossed.
@@ -312,13 +326,33 @@ impl VmbusServer {
         }
     }
 
+    /// A guest closes the sub-channels before the first channel, with which they go away.
+    fn close_device(&mut self, place: usize) {
+        let Channel { device, index, .. } = self.channels[place];
+        if index == 0 {
+            let open = |c: &Channel| {
+                c.device == device && c.index != 0 && matches!(c.state, State::Open(_))
+            };
+            if self.channels.iter().any(open) {
+                self.counters
+                    .violation("a channel closed before its sub-channels");
+            }
+            self.rescind_subchannels(device);
+        }
+        self.shut(place, State::Offered, Closing::Closed);
+    }
+
     fn relid_released(&mut self, rest: &[u8]) -> Option<()> {
         let (relid, _) = body::<u32>(rest)?;
-        let channel = self.by_relid(relid)?;
+        let place = self.place_of(relid)?;
+        let channel = &mut self.channels[place];
         if !matches!(channel.state, State::Rescinded) {
             return None;
         }
         channel.state = State::Hidden;
+        if channel.index != 0 {
+            self.channels.remove(place);
+        }
         // After a rescind guests may leave out the teardown of what the channel had.
         self.gpadls.release(relid);
         Some(())
