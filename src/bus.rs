@@ -2,6 +2,8 @@
 
 use crate::block::BlockQueue;
 use crate::host::Host;
+#[cfg(feature = "xen")]
+use crate::net::NetDevice;
 use blkfront::Queue;
 #[cfg(feature = "xen")]
 use blkfront::blkif;
@@ -10,6 +12,8 @@ use blkfront::storvsc;
 use core::fmt;
 use hypercall::bus::{BusEvent, Class, Device as _};
 use hypercall::{Gate, HostFault, Platform};
+#[cfg(feature = "xen")]
+use netfront::netif;
 #[cfg(feature = "hyperv")]
 use vmbus::VmBus;
 #[cfg(feature = "xen")]
@@ -110,6 +114,9 @@ pub enum OpenError {
     /// A Hyper-V SCSI controller did not connect.
     #[cfg(feature = "hyperv")]
     Storvsc(storvsc::ConnectError),
+    /// A Xen network interface did not connect.
+    #[cfg(feature = "xen")]
+    Netif(netif::ConnectError),
 }
 
 impl fmt::Display for OpenError {
@@ -121,6 +128,8 @@ impl fmt::Display for OpenError {
             Self::Blkif(why) => why.fmt(f),
             #[cfg(feature = "hyperv")]
             Self::Storvsc(why) => why.fmt(f),
+            #[cfg(feature = "xen")]
+            Self::Netif(why) => why.fmt(f),
         }
     }
 }
@@ -217,6 +226,28 @@ impl<'h, P: Platform, G: Gate> Bus<'h, P, G> {
                     .map_err(OpenError::Storvsc)
             }
             #[cfg(all(feature = "xen", feature = "hyperv"))]
+            _ => Err(OpenError::OtherBus),
+        }
+    }
+
+    /// Opens a network interface.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    #[cfg(feature = "xen")]
+    pub fn open_net(
+        &self,
+        device: &Device,
+        config: netfront::Config,
+    ) -> Result<NetDevice<'_, 'h, P, G>, OpenError> {
+        if device.class() != Class::Net {
+            return Err(OpenError::WrongClass);
+        }
+        match (self, device) {
+            (Self::Xen(bus), Device::Xen(device)) => netif::Netif::connect(bus, device, config)
+                .map(NetDevice::Xen)
+                .map_err(OpenError::Netif),
+            #[cfg(feature = "hyperv")]
             _ => Err(OpenError::OtherBus),
         }
     }

@@ -15,12 +15,17 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 #[cfg(any(feature = "embassy-net-driver", feature = "smoltcp"))]
 pub mod adapters;
 pub mod capabilities;
 pub mod checksum;
 pub mod frame;
 pub mod net;
+#[cfg(feature = "xen")]
+pub mod netif;
 pub mod offload;
 pub mod toeplitz;
 

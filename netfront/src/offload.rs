@@ -66,6 +66,14 @@ pub struct TxMeta {
     pub vlan: Option<Vlan>,
 }
 
+impl TxMeta {
+    /// Whether nothing is to be done.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        self.checksum.is_none() && self.segmentation.is_none() && self.vlan.is_none()
+    }
+}
+
 /// What the host says of a received frame's transport checksum. The host may lie: where bytes
 /// came from matters, check them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,9 +1,11 @@
-//! What the drivers state (`hypercall::xen::abi`, `xenbus::wire`, `blkfront::blkif::abi`).
+//! What the drivers state (`hypercall::xen::abi`, `xenbus::wire`, `blkfront::blkif::abi`,
+//! `netfront::netif::abi`).
 
 use crate::claims::Claims;
 use crate::{layout, numbers};
 use blkfront::blkif::abi as blkif;
 use hypercall::xen::abi;
+use netfront::netif::abi as netif;
 use xenbus::state::State;
 use xenbus::wire::{self, MessageType};
 
@@ -14,6 +16,7 @@ pub fn state(claims: &mut Claims) {
     shared_pages(claims);
     store(claims);
     block_ring(claims);
+    network_rings(claims);
 }
 
 fn numbers_of_calls(claims: &mut Claims) {
@@ -188,4 +191,44 @@ fn block_ring(claims: &mut Claims) {
         operation, flag, handle, id, sector_number, nr_sectors
     });
     layout!(claims, "blkfront abi", blkif::Response as "struct blkif_response" { id, operation, status });
+}
+
+fn network_rings(claims: &mut Claims) {
+    numbers!(claims, "netfront abi", netif {
+        NR_SLOTS_MIN = "XEN_NETIF_NR_SLOTS_MIN", MAX_TX_SIZE = "XEN_NETIF_MAX_TX_SIZE",
+        TXF_CSUM_BLANK = "NETTXF_csum_blank", TXF_DATA_VALIDATED = "NETTXF_data_validated",
+        TXF_MORE_DATA = "NETTXF_more_data", TXF_EXTRA_INFO = "NETTXF_extra_info",
+        RXF_DATA_VALIDATED = "NETRXF_data_validated", RXF_CSUM_BLANK = "NETRXF_csum_blank",
+        RXF_MORE_DATA = "NETRXF_more_data", RXF_EXTRA_INFO = "NETRXF_extra_info",
+        RXF_GSO_PREFIX = "NETRXF_gso_prefix",
+        EXTRA_TYPE_GSO = "XEN_NETIF_EXTRA_TYPE_GSO",
+        EXTRA_TYPE_MCAST_ADD = "XEN_NETIF_EXTRA_TYPE_MCAST_ADD",
+        EXTRA_TYPE_MCAST_DEL = "XEN_NETIF_EXTRA_TYPE_MCAST_DEL",
+        EXTRA_TYPE_HASH = "XEN_NETIF_EXTRA_TYPE_HASH",
+        EXTRA_TYPE_MAX = "XEN_NETIF_EXTRA_TYPE_MAX",
+        EXTRA_FLAG_MORE = "XEN_NETIF_EXTRA_FLAG_MORE",
+        GSO_TYPE_TCPV4 = "XEN_NETIF_GSO_TYPE_TCPV4", GSO_TYPE_TCPV6 = "XEN_NETIF_GSO_TYPE_TCPV6",
+        RSP_DROPPED = "NETIF_RSP_DROPPED", RSP_ERROR = "NETIF_RSP_ERROR",
+        RSP_OKAY = "NETIF_RSP_OKAY", RSP_NULL = "NETIF_RSP_NULL",
+        REQ_PROD = "offsetof(struct netif_tx_sring, req_prod)",
+        REQ_EVENT = "offsetof(struct netif_tx_sring, req_event)",
+        RSP_PROD = "offsetof(struct netif_tx_sring, rsp_prod)",
+        RSP_EVENT = "offsetof(struct netif_tx_sring, rsp_event)",
+        RING = "offsetof(struct netif_tx_sring, ring)",
+        RING_SIZE = "__CONST_RING_SIZE(netif_tx, 4096)",
+    });
+    let ring = "__CONST_RING_SIZE(netif_rx, 4096)";
+    claims.number("netfront abi", ring, netif::RING_SIZE.into());
+    layout!(claims, "netfront abi", netif::TxRequest as "struct netif_tx_request" { gref, offset, flags, id, size });
+    layout!(claims, "netfront abi", netif::TxResponse as "struct netif_tx_response" { id, status });
+    layout!(claims, "netfront abi", netif::RxRequest as "struct netif_rx_request" { id, gref });
+    layout!(claims, "netfront abi", netif::RxResponse as "struct netif_rx_response" { id, offset, flags, status });
+    layout!(claims, "netfront abi", netif::ExtraInfo as "struct netif_extra_info" {
+        r#type = "type", flags, gso_size = "u.gso.size", gso_type = "u.gso.type", pad = "u.gso.pad",
+        gso_features = "u.gso.features"
+    });
+    layout!(claims, "netfront abi", netif::ExtraHash as "struct netif_extra_info" {
+        r#type = "type", flags, hash_type = "u.hash.type", algorithm = "u.hash.algorithm",
+        value = "u.hash.value"
+    });
 }

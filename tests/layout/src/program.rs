@@ -25,6 +25,7 @@ const HEADERS: &str = "\
 #include <xen/arch-x86/cpuid.h>
 #include <xen/io/ring.h>
 #include <xen/io/blkif.h>
+#include <xen/io/netif.h>
 #include <xen/io/console.h>
 #include <xen/io/xenbus.h>
 #include <errno.h>

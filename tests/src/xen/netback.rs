@@ -317,7 +317,9 @@ impl NetBack {
         n: usize,
     ) -> Result<bool, BadAddress> {
         let queue = &mut self.queues[n];
-        queue.rx_awake |= site.events.take_kick(queue.rx_end);
+        let kicked = site.events.take_kick(queue.rx_end);
+        queue.rx_awake |= kicked;
+        queue.tx_awake |= kicked && queue.tx_end == queue.rx_end;
         let waiting = !queue.backlog.is_empty() || queue.filling.is_some();
         let later = self.habits.lazy_events && waiting && site.rng.below(4) != 0;
         if queue.rx_notify && !later {

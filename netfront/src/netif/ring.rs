@@ -1,0 +1,160 @@
+//! The front end's side of a ring, to send or to receive by.
+
+use super::abi::{self, RING_SIZE};
+use core::marker::PhantomData;
+use hypercall::shm::{Lent, Page, Slot, full_barrier};
+use hypercall::{HostFault, Platform};
+
+/// A ring of one page whose entries are as large as an `E`. All indices that matter are private;
+/// the host's is read once, checked, and believed only as far as there are requests it could have
+/// answered.
+#[derive(Debug)]
+pub struct Ring<P: Platform, E> {
+    page: Lent<P>,
+    /// Requests written, and how many of them the host may see.
+    written: u32,
+    published: u32,
+    /// Answers taken, and how many the host was last seen to have given.
+    taken: u32,
+    seen: u32,
+    entry: PhantomData<fn() -> E>,
+}
+
+impl<P: Platform, E> Ring<P, E> {
+    /// Sets up an empty ring in a lent page.
+    pub fn new(page: Lent<P>) -> Self {
+        let shared = page.first();
+        shared.store_u32::<{ abi::REQ_PROD }>(0);
+        shared.store_u32::<{ abi::RSP_PROD }>(0);
+        shared.store_u32::<{ abi::REQ_EVENT }>(1);
+        // No answer is waited for until somebody says so.
+        shared.store_u32::<{ abi::RSP_EVENT }>(0);
+        Self {
+            page,
+            written: 0,
+            published: 0,
+            taken: 0,
+            seen: 0,
+            entry: PhantomData,
+        }
+    }
+
+    /// The page again, when the host has let go of it.
+    pub fn into_page(self) -> Lent<P> {
+        self.page
+    }
+
+    /// The ring's grant reference.
+    pub fn grant(&self) -> Option<u32> {
+        self.page.grant()
+    }
+
+    #[inline(always)]
+    fn shared(&self) -> Page<'_> {
+        self.page.first()
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Slot<'_, E> {
+        self.shared().slot::<E, { abi::RING }, { RING_SIZE }>(index)
+    }
+
+    /// How many more requests it has room for.
+    #[inline(always)]
+    pub fn room(&self) -> u32 {
+        RING_SIZE.wrapping_sub(self.outstanding())
+    }
+
+    /// Requests written whose answers were not taken.
+    #[inline(always)]
+    pub fn outstanding(&self) -> u32 {
+        self.written.wrapping_sub(self.taken)
+    }
+
+    /// How many requests were written so far, in wrapping arithmetic: which slot is next.
+    #[inline(always)]
+    pub fn written(&self) -> u32 {
+        self.written
+    }
+
+    /// How many answers were taken so far, in wrapping arithmetic: which slot is next.
+    #[inline(always)]
+    pub fn taken(&self) -> u32 {
+        self.taken
+    }
+
+    /// The next slot, to write a request to, not yet visible to the host. The caller makes sure
+    /// that there is [`room`](Self::room).
+    #[inline(always)]
+    pub fn next_request(&mut self) -> Slot<'_, E> {
+        let index = self.written;
+        self.written = index.wrapping_add(1);
+        self.slot(index)
+    }
+
+    /// Makes what was written visible; whether the host wants to be told.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        let (old, new) = (self.published, self.written);
+        if old == new {
+            return false;
+        }
+        self.published = new;
+        let shared = self.shared();
+        shared.store_u32::<{ abi::REQ_PROD }>(new);
+        // The host's wish is read after it can see the requests, or both sides could sleep.
+        full_barrier();
+        let event = shared.load_u32::<{ abi::REQ_EVENT }>();
+        new.wrapping_sub(event) < new.wrapping_sub(old)
+    }
+
+    /// Looks for answers; how many there are to be taken.
+    ///
+    /// # Errors
+    /// [`HostFault::RingIndex`] when the host claims more answers than it has requests.
+    #[inline]
+    pub fn look(&mut self) -> Result<u32, HostFault> {
+        let produced = self.shared().load_u32::<{ abi::RSP_PROD }>();
+        let count = produced.wrapping_sub(self.taken);
+        if count > self.published.wrapping_sub(self.taken) {
+            return Err(HostFault::RingIndex);
+        }
+        self.seen = produced;
+        Ok(count)
+    }
+
+    /// The slot of the next answer among those that were seen, without looking for more. What it
+    /// says may be different the next time it is read.
+    #[inline(always)]
+    pub fn next_answer(&self) -> Option<Slot<'_, E>> {
+        (self.taken != self.seen).then(|| self.slot(self.taken))
+    }
+
+    /// Passes over the next answer.
+    #[inline(always)]
+    pub fn advance(&mut self) {
+        self.taken = self.taken.wrapping_add(1);
+    }
+
+    /// Takes no more answers: those that were seen are forgotten.
+    pub fn shut(&mut self) {
+        self.seen = self.taken;
+    }
+
+    /// Asks to be told when `count` more answers than were taken have come; whether there is any
+    /// already.
+    #[inline]
+    pub fn arm(&mut self, count: u32) -> bool {
+        let shared = self.shared();
+        shared.store_u32::<{ abi::RSP_EVENT }>(self.taken.wrapping_add(count));
+        // The host looks at the wish after it answers; so must we look at answers after wishing.
+        full_barrier();
+        self.has_more()
+    }
+
+    /// Whether there are answers that were not taken, by the host's account.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        self.shared().load_u32::<{ abi::RSP_PROD }>() != self.taken
+    }
+}
