@@ -273,7 +273,9 @@ impl Netvsp {
         may(Job::Control, first && free != 0 && wants_control);
         may(Job::Complete, !self.stalled && !queue.completing.is_empty());
         may(Job::Transmit, !self.stalled && !queue.taken.is_empty());
-        may(Job::Fetch, self.port.is_ready() && waiting < WAITING);
+        // What comes before the filter is opened for the first time waits on the line.
+        let fetches = self.miniport.opened && waiting < WAITING;
+        may(Job::Fetch, fetches && self.port.is_ready());
         let drops = self.config.no_room == NoRoom::Drop;
         may(
             Job::Deliver,

@@ -53,6 +53,8 @@ pub struct NetvspConfig {
     pub data_at: u32,
     /// Say of every received packet that it is as long as its section.
     pub whole_section: bool,
+    /// Hand over TCP packets whose checksum was never filled in, and say so.
+    pub blank_checksums: bool,
     /// Tell the guest the hash that led a frame to its channel.
     pub tell_hash: bool,
     pub table: TableForm,
@@ -81,6 +83,7 @@ impl Default for NetvspConfig {
             no_room: NoRoom::Wait,
             data_at: super::receive::HEADERS,
             whole_section: false,
+            blank_checksums: false,
             tell_hash: true,
             table: TableForm::Behind,
             max_in_flight: 256,

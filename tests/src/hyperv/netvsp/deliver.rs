@@ -6,7 +6,8 @@ use super::transmit::{self, Rules};
 use super::{Netvsp, NoRoom, Phase, rndis};
 use crate::hyperv::channel::{Turn, Work};
 use crate::hyperv::ring::{Kind, Packet, TransferRange};
-use crate::net::Frame;
+use crate::net::headers::TCP;
+use crate::net::{Frame, Headers, Takes, finish};
 use zerocopy::FromBytes;
 
 /// A message of the guest longer than this is not read.
@@ -143,9 +144,10 @@ impl Netvsp {
         }
     }
 
-    /// Takes a frame off the line and finds the channel it goes to.
+    /// Takes a frame off the line, finishes what the guest does not take unfinished, and finds the
+    /// channel it goes to.
     pub(super) fn fetch(&mut self) {
-        let Some(mut frame) = self.port.receive() else {
+        let Some(frame) = self.port.receive() else {
             return;
         };
         let ready = self.phase == Phase::Setup && self.miniport.hardware.link;
@@ -153,15 +155,23 @@ impl Netvsp {
             self.stats.filtered += 1;
             return;
         }
-        if !self.vlan && frame.vlan.is_some() {
-            put_tag(&mut frame);
-        }
-        let tagged = if frame.vlan.is_none() && frame.bytes.get(12..14) == Some(&[0x81, 0]) {
-            4
-        } else {
-            0
+        let tcp = |bytes: &[u8]| Headers::find(bytes).is_some_and(|found| found.protocol == TCP);
+        let blank = self.config.blank_checksums && tcp(&frame.bytes);
+        let takes = Takes {
+            checksum_v4: blank && self.miniport.offloads.rx.tcp4,
+            checksum_v6: blank && self.miniport.offloads.rx.tcp6,
+            vlan: self.vlan,
+            ..Takes::default()
         };
-        if frame.bytes.len() > self.miniport.longest() as usize + tagged {
+        for frame in finish(frame, takes) {
+            self.enqueue(frame);
+        }
+    }
+
+    fn enqueue(&mut self, mut frame: Frame) {
+        let tagged = frame.bytes.get(12..14) == Some(&[0x81, 0]);
+        let tag = if tagged { 4 } else { 0 };
+        if frame.bytes.len() > self.miniport.longest() as usize + tag {
             self.stats.filtered += 1;
             return;
         }
@@ -297,15 +307,5 @@ impl Netvsp {
             let what = format!("netvsp: completion of {id:#x}, which is not out");
             turn.counters.violation(what);
         }
-    }
-}
-
-/// Puts a tag that lies beside a frame into it.
-fn put_tag(frame: &mut Frame) {
-    if let Some(tag) = frame.vlan.take()
-        && frame.bytes.len() >= 12
-    {
-        let [high, low] = tag.to_be_bytes();
-        frame.bytes.splice(12..12, [0x81, 0, high, low]);
     }
 }

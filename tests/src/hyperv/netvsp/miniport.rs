@@ -130,6 +130,8 @@ pub struct Miniport {
     pub frame: u32,
     operational: bool,
     pub filter: u32,
+    /// Whether the filter was ever open.
+    pub opened: bool,
     pub offloads: Offloads,
     pub rss: Option<Rss>,
 }
@@ -158,6 +160,7 @@ impl Miniport {
             frame: 1514,
             operational: false,
             filter: 0,
+            opened: false,
             offloads: Offloads::default(),
             rss: None,
             hardware,
@@ -399,6 +402,7 @@ impl Miniport {
         match oid {
             oid::CURRENT_PACKET_FILTER => {
                 self.filter = word.ok_or(status::INVALID_LENGTH)?;
+                self.opened |= self.filter != 0;
                 Ok(())
             }
             oid::OFFLOAD_PARAMETERS => {

@@ -63,9 +63,12 @@ pub fn packet(frame: &Frame, form: &Form) -> Vec<u8> {
 
 /// What the host says of the checksums.
 fn checksum_bits(frame: &Frame) -> u32 {
-    if frame.checksum != Checksum::Verified {
-        return 0;
-    }
+    let blank = match frame.checksum {
+        Checksum::InFrame => return 0,
+        Checksum::Verified => 0,
+        // The field was never filled in: the data did not leave this machine.
+        Checksum::Partial { .. } => rx_checksum::TCP_VALUE_INVALID,
+    };
     let protocol = match frame.bytes.get(12..14) {
         Some([8, 0]) => frame.bytes.get(23),
         Some([0x86, 0xdd]) => frame.bytes.get(20),
@@ -74,7 +77,7 @@ fn checksum_bits(frame: &Frame) -> u32 {
     let v4 = frame.bytes.get(12..14) == Some(&[8, 0]);
     let ip = if v4 { rx_checksum::IP_SUCCEEDED } else { 0 };
     match protocol {
-        Some(6) => ip | rx_checksum::TCP_SUCCEEDED,
+        Some(6) => ip | rx_checksum::TCP_SUCCEEDED | blank,
         Some(17) => ip | rx_checksum::UDP_SUCCEEDED,
         _ => ip,
     }

@@ -4,7 +4,8 @@
 
 use super::offload::{LARGE_SEND_MAX, Offloads};
 use super::rndis::{self, message, ppi, tx_checksum};
-use crate::net::{Checksum, Frame, Segment};
+use crate::net::headers::{TCP, add};
+use crate::net::{Checksum, Frame, Headers, Segment, fault};
 use zerocopy::FromBytes;
 
 /// Packets that one message may hold.
@@ -106,6 +107,9 @@ fn frame(
         apply(&mut frame, kind, value, rules, complain)
     })?;
     check_length(&frame, rules, complain);
+    if let Some(what) = fault(&frame) {
+        complain(what.into());
+    }
     Ok(frame)
 }
 
@@ -249,6 +253,7 @@ fn large_send(
         return Err(format!("large send in pieces of {mss} bytes"));
     };
     frame.segment = Some(Segment { v6, mss });
+    complete_headers(&mut frame.bytes, v6, start, complain);
     frame.checksum = Checksum::Partial {
         start: start as u16,
         offset: 16,
@@ -266,13 +271,36 @@ fn fill_ip_header(bytes: &mut [u8]) {
         return;
     }
     header[10..12].fill(0);
-    let sum: u32 = header
-        .chunks_exact(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    header[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    let sum = !add(0, header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// A large send comes without lengths: not in the IP header (or any there), not in the sum of the
+/// pseudo-header. The line has them.
+fn complete_headers(bytes: &mut [u8], v6: bool, start: usize, complain: &mut impl FnMut(String)) {
+    let headers = Headers::find(bytes)
+        .filter(|found| (found.v6, found.transport, found.protocol) == (v6, start, TCP));
+    let Some(headers) = headers else {
+        complain("large send of what is not TCP where it says".into());
+        return;
+    };
+    let at = start + 16;
+    let field = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    // Two zeros: 0 and 0xffff are the same sum.
+    if field % 0xffff != headers.pseudo(bytes, 0) % 0xffff {
+        complain("large send, and its checksum is not the pseudo-header's without a length".into());
+    }
+    let (place, length) = if v6 {
+        (headers.ip + 4, bytes.len() - headers.ip - 40)
+    } else {
+        (headers.ip + 2, bytes.len() - headers.ip)
+    };
+    bytes[place..place + 2].copy_from_slice(&(length as u16).to_be_bytes());
+    if !v6 {
+        fill_ip_header(bytes);
+    }
+    let sum = headers.pseudo(bytes, bytes.len() - start);
+    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 fn check_length(frame: &Frame, rules: &Rules, complain: &mut impl FnMut(String)) {

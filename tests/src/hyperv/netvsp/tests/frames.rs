@@ -3,7 +3,8 @@
 use super::hand::{NetGuest, ppi, rndis_packet, take_apart};
 use crate::hyperv::hand_guest::words;
 use crate::hyperv::netvsp::{NetvspConfig, NoRoom, nvsp};
-use crate::net::{Checksum, Frame, Port, Segment};
+use crate::net::samples::Flow;
+use crate::net::{Checksum, Frame, Headers, Port};
 
 const V6_1: u32 = nvsp::version::V6_1;
 
@@ -58,45 +59,68 @@ fn a_header_split_over_two_ranges_is_refused() {
 #[test]
 fn what_is_to_be_done_to_a_frame_comes_with_it() {
     let mut guest = NetGuest::ready(V6_1, defaults);
-    let mut frame = broadcast(300, 1);
-    frame[46] = 5 << 4;
-    // Priority 5, number 0x123; TCP over IPv4 with the transport header at byte 34.
+    // Priority 5, number 0x123.
     let tag = 5 | 0x123 << 4;
-    let packet = rndis_packet(&[ppi(6, tag), ppi(0, 0b101 | 34 << 16)].concat(), &frame);
-    assert_eq!(guest.send(&packet), Some(1));
-    let got = guest.line.receive().unwrap();
-    assert_eq!(got.vlan, Some(5 << 13 | 0x123));
-    let partial = Checksum::Partial {
-        start: 34,
-        offset: 16,
-    };
-    assert_eq!((got.checksum, got.segment), (partial, None));
-    let packet = rndis_packet(&ppi(0, 0b1010 | 54 << 16), &frame);
-    assert_eq!(guest.send(&packet), Some(1));
-    let udp = Checksum::Partial {
-        start: 54,
-        offset: 6,
-    };
-    assert_eq!(guest.line.receive().unwrap().checksum, udp);
+    for v6 in [false, true] {
+        let tcp = Flow { v6, ..Flow::tcp4() };
+        let udp = Flow { tcp: false, ..tcp };
+        let start = if v6 { 54 } else { 34 };
+        let version = if v6 { 2 } else { 1 };
+        for (flow, what) in [(tcp, 4), (udp, 8)] {
+            let frame = flow.partial(&[7; 200]);
+            let information = [ppi(6, tag), ppi(0, version | what | start << 16)].concat();
+            let packet = rndis_packet(&information, &frame.bytes);
+            assert_eq!(guest.send(&packet), Some(1));
+            let want = Frame {
+                vlan: Some(5 << 13 | 0x123),
+                ..frame
+            };
+            assert_eq!(guest.line.receive(), Some(want));
+        }
+    }
     assert_eq!(guest.violations(), [""; 0]);
-    let large = 100 | 34 << 20 | 1 << 30;
-    assert_eq!(guest.send(&rndis_packet(&ppi(2, large), &frame)), Some(1));
-    let got = guest.line.receive().unwrap();
-    let segment = Segment {
-        v6: false,
-        mss: 100,
-    };
-    assert_eq!((got.checksum, got.segment), (partial, Some(segment)));
+    // A sum that is not the pseudo-header's is noted.
+    let mut frame = Flow::tcp4().partial(&[7; 200]).bytes;
+    frame[50] ^= 1;
+    assert_eq!(
+        guest.send(&rndis_packet(&ppi(0, 5 | 34 << 16), &frame)),
+        Some(1)
+    );
+    assert_eq!(guest.violations().len(), 1);
+}
+
+#[test]
+fn large_sends_get_their_lengths() {
+    let mut guest = NetGuest::ready(V6_1, defaults);
+    for v6 in [false, true] {
+        let flow = Flow { v6, ..Flow::tcp4() };
+        let want = flow.long(&[9; 3000], 1000);
+        let (ip_length, start) = if v6 { (18, 54) } else { (16, 34) };
+        let large = 1000 | start << 20 | 1 << 30 | u32::from(v6) << 31;
+        let mut frame = want.bytes.clone();
+        frame[ip_length..ip_length + 2].fill(0);
+        let packet = rndis_packet(&ppi(2, large), &frame);
+        assert_eq!(guest.send(&packet), Some(1));
+        assert_eq!(guest.violations().len(), 1, "the sum has a length in it");
+        guest.line.receive();
+        let headers = Headers::find(&want.bytes).unwrap();
+        let at = start as usize + 16;
+        let sum = headers.pseudo(&want.bytes, 0);
+        frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        let packet = rndis_packet(&ppi(2, large), &frame);
+        assert_eq!(guest.send(&packet), Some(1));
+        assert_eq!(guest.line.receive(), Some(want));
+        assert_eq!(guest.violations().len(), 1);
+        guest.forgive();
+    }
 }
 
 #[test]
 fn work_that_was_never_offered_is_noted_or_refused() {
     let mut guest = NetGuest::ready(V6_1, |config| config.offloads = Default::default());
-    let frame = broadcast(100, 1);
-    assert_eq!(
-        guest.send(&rndis_packet(&ppi(0, 0b101 | 34 << 16), &frame)),
-        Some(1)
-    );
+    let frame = Flow::tcp4().partial(&[3; 46]).bytes;
+    let packet = rndis_packet(&ppi(0, 0b101 | 34 << 16), &frame);
+    assert_eq!(guest.send(&packet), Some(1));
     assert_eq!(guest.violations().len(), 1, "{:?}", guest.violations());
     for (information, status) in [
         (words(&[0, 0, 12, 0]), 2),
@@ -153,6 +177,32 @@ fn frames_come_in_with_what_is_known_of_them() {
     assert_eq!(guest.frame(0), Some((packet, information)));
     assert_eq!(guest.violations(), [""; 0]);
     assert_eq!(guest.netvsp().stats().sections_out, 0);
+}
+
+#[test]
+fn frames_come_in_finished_but_for_what_is_taken() {
+    let mut guest = NetGuest::ready(V6_1, |config| config.blank_checksums = true);
+    let flow = Flow {
+        to: [0x00, 0x15, 0x5d, 0x70, 0x76, 0x01],
+        ..Flow::tcp4()
+    };
+    // TCP, IP, and that nobody filled the field in.
+    let blank = vec![(0, 1 << 3 | 1 << 5 | 1 << 7)];
+    guest.line.send(flow.partial(&[7; 100]));
+    assert_eq!(guest.frame(0), Some((flow.partial(&[7; 100]).bytes, blank)));
+    let udp = Flow { tcp: false, ..flow };
+    guest.line.send(udp.partial(&[7; 100]));
+    let good = vec![(0, 1 << 4 | 1 << 5)];
+    assert_eq!(guest.frame(0), Some((udp.frame(&[7; 100]).bytes, good)));
+    guest.line.send(flow.long(&[8; 2500], 1000));
+    let transfer = guest.transfer(0).unwrap();
+    let lengths: Vec<usize> = transfer
+        .messages
+        .iter()
+        .map(|message| take_apart(message).0.len() - flow.headers())
+        .collect();
+    assert_eq!(lengths, [1000, 1000, 500]);
+    assert_eq!(guest.violations(), [""; 0]);
 }
 
 #[test]
