@@ -6,6 +6,7 @@
 mod cable;
 pub mod faults;
 pub mod finish;
+pub mod gateway;
 pub mod headers;
 pub mod line_queue;
 pub mod pcap;
