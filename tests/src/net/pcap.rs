@@ -5,10 +5,13 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// When, in nanoseconds, and what.
+type Record = (u64, Vec<u8>);
+
 /// A capture in memory. Clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Capture {
-    records: Arc<Mutex<Vec<(u64, Vec<u8>)>>>,
+    records: Arc<Mutex<Vec<Record>>>,
 }
 
 impl Capture {

@@ -5,6 +5,8 @@ mod every;
 pub mod lab;
 mod lab_hyperv;
 mod lab_xen;
+pub mod net;
+mod net_every;
 pub mod net_lab;
 
 pub use lab_hyperv::HyperVLab;

@@ -285,6 +285,9 @@ impl NetBack {
             None if frame.segment.is_none() && frame.bytes.len() > longest => {
                 Some("a frame longer than the MTU")
             }
+            None if self.longest_packet(&frame) > longest => {
+                Some("a segmentation into packets longer than the MTU")
+            }
             fault => fault,
         };
         if let Some(why) = why {
@@ -299,6 +302,18 @@ impl NetBack {
             self.line.send(frame);
         }
         RSP_OKAY
+    }
+
+    /// Bytes of the longest packet that a frame is cut into; 0 for one that is not.
+    fn longest_packet(&self, frame: &Frame) -> usize {
+        let (Some(segment), Some(headers)) = (frame.segment, Headers::find(&frame.bytes)) else {
+            return 0;
+        };
+        let words = frame
+            .bytes
+            .get(headers.transport + 12)
+            .map_or(5, |b| b >> 4);
+        headers.transport + usize::from(words) * 4 + usize::from(segment.mss)
     }
 
     /// Answers the slots of a chain.
