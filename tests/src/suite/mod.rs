@@ -8,6 +8,8 @@ mod lab_xen;
 pub mod net;
 mod net_every;
 pub mod net_lab;
+mod net_xen;
 
 pub use lab_hyperv::HyperVLab;
 pub use lab_xen::XenLab;
+pub use net_xen::XenNetLab;
