@@ -3,3 +3,4 @@
 mod adapter;
 mod frames;
 mod hand;
+mod misdeeds;

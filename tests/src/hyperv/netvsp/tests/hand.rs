@@ -45,6 +45,11 @@ pub fn ppi(kind: u32, value: u32) -> Vec<u8> {
     words(&[16, kind, 12, value])
 }
 
+/// RNDIS's INITIALIZE.
+fn initialize() -> Vec<u8> {
+    words(&[2, 24, 1, 1, 0, 0x4000])
+}
+
 /// An RNDIS packet with its header.
 pub fn rndis_packet(information: &[u8], frame: &[u8]) -> Vec<u8> {
     let (own, ppi) = (44 + information.len(), information.len() as u32);
@@ -137,6 +142,19 @@ impl NetGuest {
 
     /// Everything up to and with RNDIS's INITIALIZE.
     pub fn set_up(&mut self, version: u32) {
+        self.share(version);
+        let complete = self.control(&initialize());
+        assert_eq!(in_words(&complete)[..4], [0x8000_0002, 52, 1, 0]);
+    }
+
+    /// The same, but INITIALIZE's answer stays in the ring.
+    pub fn quietly_set_up(&mut self, version: u32) {
+        self.share(version);
+        let message = initialize();
+        assert_eq!(self.send_ranges(1, &message, &[message.len()]), Some(1));
+    }
+
+    fn share(&mut self, version: u32) {
         assert!(self.init(version));
         if version > 2 {
             // 1514 bytes, and VLAN tags beside the frames.
@@ -157,8 +175,6 @@ impl NetGuest {
             .gpadl(relid, SEND_GPADL, SEND_PAGE..SEND_PAGE + 16);
         let answer = self.nvsp(&[104, SEND_GPADL, 0]).unwrap();
         assert_eq!(answer[..3], [105, 1, 6144]);
-        let complete = self.control(&words(&[2, 24, 1, 1, 0, 0x4000]));
-        assert_eq!(in_words(&complete)[..4], [0x8000_0002, 52, 1, 0]);
     }
 
     /// Sends an RNDIS message in pages of its own, split into ranges of these lengths; the status it
