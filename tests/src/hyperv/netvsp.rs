@@ -14,13 +14,14 @@ mod miniport;
 mod misdeed;
 pub mod nvsp;
 pub mod offload;
+pub mod oid;
 mod receive;
 pub mod rndis;
 pub mod rss;
 mod transmit;
 
 pub use config::{NetvspConfig, NetvspStats, NoRoom, TableForm};
-pub use miniport::{filter, oid};
+pub use miniport::filter;
 pub use misdeed::NetMisdeed;
 
 use super::abi::{self, Guid};
@@ -141,6 +142,7 @@ impl Netvsp {
     /// What it counted.
     pub fn stats(&self) -> NetvspStats {
         let mut stats = self.stats;
+        stats.keepalives = self.miniport.keepalives;
         stats.sections_out = self.receive.as_ref().map_or(0, ReceiveBuffer::out);
         stats
     }
@@ -202,6 +204,14 @@ impl Netvsp {
                 offset: 0,
             };
             let message = rndis::build(rndis::message::INDICATE_STATUS, &body, &[]);
+            self.control.push_back(message);
+        }
+    }
+
+    /// Asks the guest whether it lives. Its answer is counted.
+    pub fn keep_alive(&mut self) {
+        if let Some(request) = self.miniport.keep_alive() {
+            let message = rndis::build(rndis::message::KEEPALIVE, &request, &[]);
             self.control.push_back(message);
         }
     }

@@ -112,6 +112,8 @@ pub struct NetvspStats {
     pub filtered: u64,
     /// Frames for the guest for which there was no section.
     pub dropped: u64,
+    /// Questions whether it lives that the guest answered.
+    pub keepalives: u64,
     /// Sections of the receive buffer that the guest has now.
     pub sections_out: usize,
 }

@@ -3,99 +3,11 @@
 //! Source: OpenVMM `netvsp/src/lib.rs` (`handle_oid_query`, `handle_oid_set`) for what is answered.
 
 use super::offload::Offloads;
+use super::oid;
 use super::rndis::{self, message, status};
 use super::rss::{self, Rss};
 use crate::hyperv::counters::Counters;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-/// Object identifiers (NDIS).
-pub mod oid {
-    pub const SUPPORTED_LIST: u32 = 0x0001_0101;
-    pub const HARDWARE_STATUS: u32 = 0x0001_0102;
-    pub const MEDIA_SUPPORTED: u32 = 0x0001_0103;
-    pub const MEDIA_IN_USE: u32 = 0x0001_0104;
-    pub const MAXIMUM_LOOKAHEAD: u32 = 0x0001_0105;
-    pub const MAXIMUM_FRAME_SIZE: u32 = 0x0001_0106;
-    pub const LINK_SPEED: u32 = 0x0001_0107;
-    pub const TRANSMIT_BUFFER_SPACE: u32 = 0x0001_0108;
-    pub const RECEIVE_BUFFER_SPACE: u32 = 0x0001_0109;
-    pub const TRANSMIT_BLOCK_SIZE: u32 = 0x0001_010a;
-    pub const RECEIVE_BLOCK_SIZE: u32 = 0x0001_010b;
-    pub const VENDOR_ID: u32 = 0x0001_010c;
-    pub const VENDOR_DESCRIPTION: u32 = 0x0001_010d;
-    pub const CURRENT_PACKET_FILTER: u32 = 0x0001_010e;
-    pub const CURRENT_LOOKAHEAD: u32 = 0x0001_010f;
-    pub const DRIVER_VERSION: u32 = 0x0001_0110;
-    pub const MAXIMUM_TOTAL_SIZE: u32 = 0x0001_0111;
-    pub const MAC_OPTIONS: u32 = 0x0001_0113;
-    pub const MEDIA_CONNECT_STATUS: u32 = 0x0001_0114;
-    pub const MAXIMUM_SEND_PACKETS: u32 = 0x0001_0115;
-    pub const VENDOR_DRIVER_VERSION: u32 = 0x0001_0116;
-    pub const NETWORK_LAYER_ADDRESSES: u32 = 0x0001_0118;
-    pub const RECEIVE_SCALE_CAPABILITIES: u32 = 0x0001_0203;
-    pub const RECEIVE_SCALE_PARAMETERS: u32 = 0x0001_0204;
-    pub const MAX_LINK_SPEED: u32 = 0x0001_0206;
-    pub const LINK_STATE: u32 = 0x0001_0207;
-    pub const FRIENDLY_NAME: u32 = 0x0002_0216;
-    pub const RNDIS_CONFIG_PARAMETER: u32 = 0x0001_021b;
-    pub const PERMANENT_ADDRESS: u32 = 0x0101_0101;
-    pub const CURRENT_ADDRESS: u32 = 0x0101_0102;
-    pub const MULTICAST_LIST: u32 = 0x0101_0103;
-    pub const MAXIMUM_LIST_SIZE: u32 = 0x0101_0104;
-    pub const RCV_ERROR_ALIGNMENT: u32 = 0x0102_0101;
-    pub const XMIT_ONE_COLLISION: u32 = 0x0102_0102;
-    pub const XMIT_MORE_COLLISIONS: u32 = 0x0102_0103;
-    pub const OFFLOAD_ENCAPSULATION: u32 = 0x0101_010a;
-    pub const OFFLOAD_CURRENT_CONFIG: u32 = 0xfc01_020b;
-    pub const OFFLOAD_PARAMETERS: u32 = 0xfc01_020c;
-    pub const OFFLOAD_HARDWARE_CAPABILITIES: u32 = 0xfc01_020d;
-
-    /// Of every version of NDIS.
-    pub(super) const COMMON: [u32; 31] = [
-        SUPPORTED_LIST,
-        HARDWARE_STATUS,
-        MEDIA_SUPPORTED,
-        MEDIA_IN_USE,
-        MAXIMUM_LOOKAHEAD,
-        CURRENT_LOOKAHEAD,
-        MAXIMUM_FRAME_SIZE,
-        MAXIMUM_TOTAL_SIZE,
-        TRANSMIT_BLOCK_SIZE,
-        RECEIVE_BLOCK_SIZE,
-        LINK_SPEED,
-        TRANSMIT_BUFFER_SPACE,
-        RECEIVE_BUFFER_SPACE,
-        VENDOR_ID,
-        VENDOR_DESCRIPTION,
-        VENDOR_DRIVER_VERSION,
-        DRIVER_VERSION,
-        CURRENT_PACKET_FILTER,
-        MAC_OPTIONS,
-        MEDIA_CONNECT_STATUS,
-        MAXIMUM_SEND_PACKETS,
-        NETWORK_LAYER_ADDRESSES,
-        FRIENDLY_NAME,
-        PERMANENT_ADDRESS,
-        CURRENT_ADDRESS,
-        MULTICAST_LIST,
-        MAXIMUM_LIST_SIZE,
-        RCV_ERROR_ALIGNMENT,
-        XMIT_ONE_COLLISION,
-        XMIT_MORE_COLLISIONS,
-        RNDIS_CONFIG_PARAMETER,
-    ];
-    /// From NDIS 6 on.
-    pub(super) const NDIS6: [u32; 6] = [
-        LINK_STATE,
-        MAX_LINK_SPEED,
-        OFFLOAD_PARAMETERS,
-        OFFLOAD_ENCAPSULATION,
-        OFFLOAD_HARDWARE_CAPABILITIES,
-        OFFLOAD_CURRENT_CONFIG,
-    ];
-    /// From NDIS 6.30 on.
-    pub(super) const NDIS6_30: [u32; 2] = [RECEIVE_SCALE_CAPABILITIES, RECEIVE_SCALE_PARAMETERS];
-}
 
 /// Bits of the packet filter.
 pub mod filter {
@@ -134,6 +46,10 @@ pub struct Miniport {
     pub opened: bool,
     pub offloads: Offloads,
     pub rss: Option<Rss>,
+    /// The guest was asked this and has to answer.
+    asked: Option<u32>,
+    /// How often it did.
+    pub keepalives: u64,
 }
 
 /// LINK_STATE's answer: connected or not, duplex unknown, speeds.
@@ -163,13 +79,17 @@ impl Miniport {
             opened: false,
             offloads: Offloads::default(),
             rss: None,
+            asked: None,
+            keepalives: 0,
             hardware,
         }
     }
 
     /// Forgets what the guest set.
     pub fn restart(&mut self) {
+        let keepalives = self.keepalives;
         *self = Miniport::new(self.hardware.clone());
+        self.keepalives = keepalives;
         // What nobody has set is as the hardware has it.
         self.offloads = self.hardware.offloads;
     }
@@ -177,6 +97,16 @@ impl Miniport {
     /// Whether INITIALIZE was, and HALT was not.
     pub fn is_operational(&self) -> bool {
         self.operational
+    }
+
+    /// The number of a question whether the guest lives; `None` when it cannot be asked now.
+    pub fn keep_alive(&mut self) -> Option<u32> {
+        let free = self.operational && self.asked.is_none();
+        // A number of the host's own: the guest's start at 0 or 1.
+        self.asked = self
+            .asked
+            .or(free.then_some(0x6b61_0000 + self.keepalives as u32));
+        self.asked.filter(|_| free)
     }
 
     /// Bytes of the longest frame now, Ethernet header included.
@@ -288,6 +218,15 @@ impl Miniport {
                     status: status::SUCCESS,
                 };
                 Some(rndis::build(answer, &complete, &[]))
+            }
+            _ if header.kind == message::KEEPALIVE | message::COMPLETE => {
+                let complete = rndis::Complete::read_from_prefix(body).ok();
+                let said = complete.map(|(complete, _)| (complete.request, complete.status));
+                match self.asked.take() {
+                    Some(asked) if said == Some((asked, status::SUCCESS)) => self.keepalives += 1,
+                    asked => complain(format!("alive: asked {asked:x?}, answered {said:x?}")),
+                }
+                None
             }
             other => {
                 complain(format!("control message of type {other:#x}"));

@@ -79,6 +79,24 @@ fn the_link_goes_down_and_up() {
 }
 
 #[test]
+fn the_guest_is_asked_whether_it_lives() {
+    let mut guest = NetGuest::ready(V6_1, defaults);
+    guest.netvsp().keep_alive();
+    guest.netvsp().keep_alive();
+    let transfer = guest.transfer(0).unwrap();
+    let question = in_words(&transfer.messages[0]);
+    assert_eq!((question.len(), &question[..2]), (3, &[8, 12][..]));
+    assert!(guest.transfer(0).is_none(), "one at a time");
+    guest.give_back(0, transfer.id);
+    let answer = words(&[0x8000_0008, 16, question[2], 0]);
+    assert_eq!(guest.send_ranges(1, &answer, &[16]), Some(1));
+    assert_eq!(guest.netvsp().stats().keepalives, 1);
+    assert_eq!(guest.violations(), [""; 0]);
+    assert_eq!(guest.send_ranges(1, &answer, &[16]), Some(1));
+    assert_eq!(guest.violations().len(), 1, "nobody asked again");
+}
+
+#[test]
 fn carelessness_is_noted() {
     let mut guest = NetGuest::ready(V6_1, defaults);
     let relid = guest.relid;
