@@ -144,9 +144,9 @@ impl<B: Block + ?Sized> Block for &mut B {
     }
 }
 
-/// How often a look at the ring may come up empty after the host claimed there is more, before
+/// How often a look at the ring may come up empty again after the host claimed there is more, before
 /// the host is left alone until the next poll.
-const PATIENCE: u32 = 4;
+const PATIENCE: u32 = 3;
 
 /// A queue over a back end.
 pub struct Queue<T: Transport> {
@@ -154,6 +154,8 @@ pub struct Queue<T: Transport> {
     slots: Slots,
     fault: Option<HostFault>,
     connected: bool,
+    /// Something was submitted that the host was not told of.
+    fresh: bool,
 }
 
 impl<T: Transport + fmt::Debug> fmt::Debug for Queue<T> {
@@ -175,6 +177,7 @@ impl<T: Transport> Queue<T> {
             slots,
             fault: None,
             connected: true,
+            fresh: false,
         }
     }
 
@@ -198,9 +201,7 @@ impl<T: Transport> Queue<T> {
     pub fn poll(&mut self, budget: usize, mut sink: impl FnMut(Completion)) -> usize {
         let mut shown = 0usize;
         let mut patience = PATIENCE;
-        if self.fault.is_none() {
-            self.transport.publish();
-        }
+        self.publish_fresh();
         if self.slots.has_done() {
             shown = self.show_kept(budget, &mut sink);
         }
@@ -218,18 +219,31 @@ impl<T: Transport> Queue<T> {
                     Verdict::Stop
                 }
             });
-            let more = match rest {
+            let found = match rest {
                 Rest::Enough => break,
-                Rest::Empty => self.look_again(&mut patience).map(|more| (more, 0)),
-                Rest::Odd => self.pop_odd(&mut patience, &mut sink),
+                Rest::Empty => Ok(false),
+                Rest::Odd => self.show_odd(&mut shown, &mut sink),
+            };
+            let more = match found {
+                Ok(false) => self.look_again(&mut patience),
+                more => more,
             };
             match more {
-                Ok((true, more)) => shown = shown.wrapping_add(more),
-                Ok((false, _)) => break,
+                Ok(true) => {}
+                Ok(false) => break,
                 Err(fault) => return shown.wrapping_add(self.fail(fault, &mut sink)),
             }
         }
         shown
+    }
+
+    /// Has the host start on what was submitted since this was last done.
+    #[inline(always)]
+    fn publish_fresh(&mut self) {
+        if self.fresh {
+            self.fresh = false;
+            self.transport.publish();
+        }
     }
 
     /// Shows completions that [`Block::reap`] kept.
@@ -245,31 +259,32 @@ impl<T: Transport> Queue<T> {
         shown
     }
 
-    /// Takes an answer of whatever form: whether to go on, and how many completions were shown.
+    /// Takes an answer of whatever form, and counts the completion that it makes, if any. Whether
+    /// there was one.
     #[cold]
-    fn pop_odd(
+    fn show_odd(
         &mut self,
-        patience: &mut u32,
+        shown: &mut usize,
         sink: &mut dyn FnMut(Completion),
-    ) -> Result<(bool, usize), HostFault> {
+    ) -> Result<bool, HostFault> {
         let Some(answer) = self.transport.pop()? else {
-            return self.look_again(patience).map(|more| (more, 0));
+            return Ok(false);
         };
-        Ok(match self.slots.answer(answer)? {
-            Some(completion) => {
-                sink(completion);
-                (true, 1)
-            }
-            None => (true, 0),
-        })
+        if let Some(completion) = self.slots.answer(answer)? {
+            sink(completion);
+            *shown = shown.wrapping_add(1);
+        }
+        Ok(true)
     }
 
     /// The ring came up empty: whether there is more after all.
     #[inline(always)]
     fn look_again(&mut self, patience: &mut u32) -> Result<bool, HostFault> {
-        self.transport.check()?;
+        if !self.transport.arm()? || *patience == 0 {
+            return Ok(false);
+        }
         *patience = patience.wrapping_sub(1);
-        Ok(*patience != 0 && self.transport.arm())
+        Ok(true)
     }
 
     #[cold]
@@ -288,6 +303,7 @@ impl<T: Transport> Queue<T> {
         if self.fault.is_none() {
             log::warn!("block device failed: {fault}");
             self.fault = Some(fault);
+            self.fresh = false;
         }
     }
 
@@ -307,10 +323,10 @@ impl<T: Transport> Queue<T> {
             return answer.map(|()| None);
         }
         let unaligned = u64::from(limits.sector_size >> 9).wrapping_sub(1);
-        if (request.sector | request.count) & unaligned != 0 {
+        if (request.sector | request.sectors()) & unaligned != 0 {
             return Err(SubmitError::Misaligned);
         }
-        match request.sector.checked_add(request.count) {
+        match request.sector.checked_add(request.sectors()) {
             Some(end) if end <= limits.sectors => Ok(data),
             _ => Err(SubmitError::BeyondEnd),
         }
@@ -332,13 +348,16 @@ impl<T: Transport> Queue<T> {
                 op: request.op,
                 unit: request.unit,
                 sector: request.sector,
-                count: request.count,
+                count: request.sectors(),
                 data,
             },
             Err(why) => return Err((why, request)),
         };
         match self.transport.push(wire) {
-            Ok(expected) => Ok(self.slots.fill(room, expected, request)),
+            Ok(expected) => {
+                self.fresh = true;
+                Ok(self.slots.fill(room, expected, request))
+            }
             Err(why) => Err((self.refused(why), request)),
         }
     }
@@ -361,7 +380,7 @@ fn accept_bare(limits: &Limits, request: &Request) -> Option<Result<(), SubmitEr
     match request.op {
         Op::Flush if limits.flush => Some(Ok(())),
         Op::Discard if limits.discard && limits.read_only => Some(Err(SubmitError::ReadOnly)),
-        Op::Discard if limits.discard && request.count == 0 => Some(Err(SubmitError::Empty)),
+        Op::Discard if limits.discard && request.sectors() == 0 => Some(Err(SubmitError::Empty)),
         Op::Discard if limits.discard => None,
         _ => Some(Err(SubmitError::Unsupported)),
     }
@@ -438,14 +457,17 @@ impl<T: Transport> Block for Queue<T> {
             token,
         };
         match self.transport.push_page(page) {
-            Some(expected) => Ok(self.slots.fill(room, expected, request)),
+            Some(expected) => {
+                self.fresh = true;
+                Ok(self.slots.fill(room, expected, request))
+            }
             None => self.submit_any(request),
         }
     }
 
     #[inline]
     fn publish(&mut self) {
-        self.transport.publish();
+        self.publish_fresh();
     }
 
     fn poll_dyn(&mut self, budget: usize, sink: &mut dyn FnMut(Completion)) -> usize {
@@ -457,7 +479,7 @@ impl<T: Transport> Block for Queue<T> {
     }
 
     fn reap(&mut self) {
-        self.transport.publish();
+        self.publish_fresh();
         let mut patience = PATIENCE;
         while self.fault.is_none() {
             let more = match self.transport.pop() {
@@ -503,7 +525,7 @@ impl<T: Transport> Block for Queue<T> {
         let platform = self.transport.platform().clone();
         let token = platform.wait_token();
         // What came between the caller's last look and the token must not be slept over.
-        if self.fault.is_none() && !self.transport.arm() {
+        if self.fault.is_none() && self.transport.arm() == Ok(false) {
             platform.wait(token, until);
         }
     }
@@ -515,6 +537,7 @@ impl<T: Transport> Block for Queue<T> {
     fn close(&mut self) -> Result<(), HostFault> {
         let fault = self.fault.unwrap_or(HostFault::Withdrawn);
         self.fault = Some(fault);
+        self.fresh = false;
         self.slots.fail(fault, drop);
         if self.connected {
             self.transport.disconnect()?;

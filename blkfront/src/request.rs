@@ -24,7 +24,8 @@ pub struct Request {
     pub(crate) op: Op,
     pub(crate) unit: u8,
     pub(crate) sector: u64,
-    pub(crate) count: u64,
+    /// Of a request without a buffer: how many sectors.
+    count: u64,
     pub(crate) buf: Option<Buf>,
 }
 
@@ -47,7 +48,7 @@ impl Request {
             op,
             unit: 0,
             sector,
-            count: (buf.len() / crate::SECTOR) as u64,
+            count: 0,
             buf: Some(buf),
         }
     }
@@ -80,6 +81,12 @@ impl Request {
     pub fn on(mut self, unit: u8) -> Self {
         self.unit = unit;
         self
+    }
+
+    /// How many 512-byte sectors it is about.
+    pub(crate) fn sectors(&self) -> u64 {
+        let data = self.buf.as_ref();
+        data.map_or(self.count, |buf| (buf.len() / crate::SECTOR) as u64)
     }
 
     /// What names its data to the host, if that is one whole page. Only a read or a write has any.

@@ -148,14 +148,12 @@ pub trait Transport: Send {
     fn take_pending(&mut self);
 
     /// Ends a run of [`pop`](Self::pop)s that came up empty: asks to be interrupted for the next
-    /// answer. Returns whether one has come meanwhile, so that it is not missed.
-    fn arm(&mut self) -> bool;
-
-    /// Whether the device is still there; cheap.
+    /// answer, and for news of the device. Returns whether an answer has come meanwhile, so that it
+    /// is not missed.
     ///
     /// # Errors
-    /// [`HostFault::Withdrawn`] when it is going or gone.
-    fn check(&mut self) -> Result<(), HostFault>;
+    /// [`HostFault::Withdrawn`] when the device is going or gone.
+    fn arm(&mut self) -> Result<bool, HostFault>;
 
     /// Has `waker` woken when there may be answers, or news of the device.
     fn register_waker(&self, waker: &Waker);

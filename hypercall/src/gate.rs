@@ -26,45 +26,39 @@ pub trait Gate: Clone + Send + Sync {
     fn hv_set(&self, set: HvSet);
 }
 
-/// A Xen hypercall: a number, up to five arguments, and at most one structure in memory that the
-/// call reads and writes back (`xen/include/public/xen.h`).
+/// A Xen hypercall: a number, up to three arguments (those that take more are for guests of other
+/// kinds), and at most one structure in memory that the call reads and writes back
+/// (`xen/include/public/xen.h`).
 #[derive(Debug)]
 pub struct XenCall<'a> {
     number: u32,
-    args: [u64; 5],
-    operand: Option<Operand<'a>>,
-}
-
-/// The structure a [`XenCall`] points at: which argument points, and its bytes.
-#[derive(Debug)]
-struct Operand<'a> {
-    index: usize,
-    bytes: &'a mut [u8],
+    /// Which argument is the address of `operand`; of a call without one, none.
+    index: u32,
+    args: [u64; 3],
+    operand: &'a mut [u8],
 }
 
 impl<'a> XenCall<'a> {
     /// A call whose arguments are all plain values.
     #[cfg(any(feature = "xen", test))]
-    pub(crate) fn plain(number: u32, args: [u64; 5]) -> Self {
-        Self {
-            number,
-            args,
-            operand: None,
-        }
+    pub(crate) fn plain(number: u32, args: [u64; 3]) -> Self {
+        Self::with_operand(number, args, u32::MAX, &mut [])
     }
 
-    /// A call whose argument `index` is the address of `bytes`.
+    /// A call whose argument `index` is the address of `operand`.
     #[cfg(any(feature = "xen", test))]
+    #[inline(always)]
     pub(crate) fn with_operand(
         number: u32,
-        args: [u64; 5],
-        index: usize,
-        bytes: &'a mut [u8],
+        args: [u64; 3],
+        index: u32,
+        operand: &'a mut [u8],
     ) -> Self {
         Self {
             number,
+            index,
             args,
-            operand: Some(Operand { index, bytes }),
+            operand,
         }
     }
 
@@ -74,22 +68,21 @@ impl<'a> XenCall<'a> {
     }
 
     /// The plain arguments; the operand's own place is unspecified.
-    pub fn args(&self) -> [u64; 5] {
+    pub fn args(&self) -> [u64; 3] {
         self.args
     }
 
     /// The bytes of the structure the call points at; empty when there is none.
     pub fn operand(&mut self) -> &mut [u8] {
-        self.operand.as_mut().map_or(&mut [], |o| &mut *o.bytes)
+        self.operand
     }
 
     /// The arguments as registers hold them: the operand's place holds its address.
-    pub(crate) fn registers(&mut self) -> [u64; 5] {
+    #[inline(always)]
+    pub(crate) fn registers(&mut self) -> [u64; 3] {
         let mut args = self.args;
-        if let Some(o) = &mut self.operand
-            && let Some(slot) = args.get_mut(o.index)
-        {
-            *slot = o.bytes.as_mut_ptr().expose_provenance() as u64;
+        if let Some(place) = args.get_mut(self.index as usize) {
+            *place = self.operand.as_mut_ptr().expose_provenance() as u64;
         }
         args
     }

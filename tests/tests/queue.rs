@@ -77,13 +77,11 @@ impl Transport for Mock {
         Ok(answer)
     }
     fn take_pending(&mut self) {}
-    fn arm(&mut self) -> bool {
-        !self.script.lock().unwrap().answers.is_empty()
-    }
-    fn check(&mut self) -> Result<(), HostFault> {
-        match self.script.lock().unwrap().gone {
+    fn arm(&mut self) -> Result<bool, HostFault> {
+        let script = self.script.lock().unwrap();
+        match script.gone {
             true => Err(HostFault::Withdrawn),
-            false => Ok(()),
+            false => Ok(!script.answers.is_empty()),
         }
     }
     fn register_waker(&self, waker: &Waker) {

@@ -14,6 +14,7 @@ use core::fmt::{self, Display, Write};
 use core::str::FromStr;
 use core::sync::atomic::{AtomicU32, Ordering};
 use hypercall::platform::{deadline, wait_for};
+use hypercall::xen::Xen;
 use hypercall::{Gate, HostFault, Platform};
 use spin::Mutex;
 
@@ -34,6 +35,7 @@ const UNREAD: u32 = MISSING - 1;
 /// A front end. Dropping it ends its watch, and changes nothing else: close it first.
 pub struct Frontend<'b, 'h, P: Platform, G: Gate> {
     bus: &'b XenBus<'h, P, G>,
+    xen: &'h Xen<P, G>,
     device: Device,
     directory: heapless::String<SHORT>,
     backend: heapless::String<PATH>,
@@ -43,7 +45,7 @@ pub struct Frontend<'b, 'h, P: Platform, G: Gate> {
     watch: WatchId,
     /// The read of the back end's state that is in flight.
     reading: Mutex<Option<Pending<'b, 'h, P, G>>>,
-    /// The store's news when all of it that concerns this device was last known.
+    /// The host's news when all of it that concerns this device was last known.
     settled: AtomicU32,
 }
 
@@ -134,6 +136,7 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
         let watch = store.watch((backend.as_str(), "state"))?;
         let frontend = Self {
             bus,
+            xen: store.xen(),
             device,
             directory,
             backend,
@@ -143,7 +146,7 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
             watch,
             reading: Mutex::new(None),
             // Anything but that: the first look is still to come.
-            settled: AtomicU32::new(store.news().wrapping_sub(1)),
+            settled: AtomicU32::new(store.xen().news().wrapping_sub(1)),
         };
         // The watch fires by itself at the start; whether or not it does, look once.
         store.watches().set(watch);
@@ -307,19 +310,19 @@ impl<'b, 'h, P: Platform, G: Gate> Frontend<'b, 'h, P, G> {
     /// going then. Costs a few loads.
     #[inline]
     fn is_settled(&self) -> bool {
-        let store = self.store();
-        !store.take_signal() && store.news() == self.settled.load(Ordering::Acquire)
+        self.xen.news() == self.settled.load(Ordering::Acquire)
     }
 
     #[cold]
     fn look(&self) -> Result<(), StoreError> {
         let store = self.store();
+        // Whatever comes from here on is looked at the next time.
+        let news = self.xen.news();
         let polled = store.poll();
         // Somebody else who is at it does the same.
         let Some(mut reading) = self.reading.try_lock() else {
             return Ok(());
         };
-        let news = store.news();
         let looked = polled
             .map_err(StoreError::from)
             .and_then(|()| self.read_state(&mut reading));

@@ -9,7 +9,7 @@ use crate::ring::Ring;
 use crate::watch::{TOKEN, Watches};
 use crate::wire::{HEADER, MessageType, PAYLOAD_MAX};
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use hypercall::platform::{deadline, wait_for};
 use hypercall::shm::{HostPage, PAGE_SIZE, Pages, Span};
 use hypercall::xen::Xen;
@@ -36,8 +36,6 @@ pub struct Xenstore<'h, P: Platform, G: Gate> {
     watches: Watches,
     /// A poll gave way before the ring was empty.
     unfinished: AtomicBool,
-    /// Changes whenever something was received.
-    news: AtomicU32,
     config: Config,
 }
 
@@ -131,7 +129,6 @@ impl<'h, P: Platform, G: Gate> Xenstore<'h, P, G> {
             state: Mutex::new(state),
             watches: Watches::new(),
             unfinished: AtomicBool::new(false),
-            news: AtomicU32::new(0),
             config,
         };
         store.greet()?;
@@ -187,7 +184,7 @@ impl<'h, P: Platform, G: Gate> Xenstore<'h, P, G> {
         }
         let taken = state.receive(self);
         if taken != Ok(0) {
-            self.news.fetch_add(1, Ordering::Release);
+            self.xen.add_news();
         }
         let signal = state.ring.take_was_full();
         if let Err(fault) = taken {
@@ -203,28 +200,16 @@ impl<'h, P: Platform, G: Gate> Xenstore<'h, P, G> {
 
     /// As [`poll`](Self::poll), when there is reason to.
     pub(crate) fn poll_if_signalled(&self) -> Result<(), HostFault> {
-        if self.take_signal() || self.is_unfinished() {
+        if self.xen.take_pending(self.port) || self.is_unfinished() {
             self.poll()
         } else {
             Ok(())
         }
     }
 
-    /// Takes the host's signal to [`poll`](Self::poll), if it gave one.
-    #[inline]
-    pub(crate) fn take_signal(&self) -> bool {
-        self.xen.take_pending(self.port)
-    }
-
     /// Whether a [`poll`](Self::poll) gave way before it had received all.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.unfinished.load(Ordering::Relaxed)
-    }
-
-    /// A number that changes whenever something was received.
-    #[inline]
-    pub(crate) fn news(&self) -> u32 {
-        self.news.load(Ordering::Acquire)
     }
 
     /// What the host did wrong, if anything.

@@ -21,7 +21,7 @@ pub struct Watched<'b, 'h, P: Platform, G: Gate> {
     path: heapless::String<PATH>,
     watch: WatchId,
     reading: Option<Pending<'b, 'h, P, G>>,
-    /// The store's news when all of it that concerns this value was last known.
+    /// The host's news when all of it that concerns this value was last known.
     settled: u32,
 }
 
@@ -55,7 +55,7 @@ impl<'b, 'h, P: Platform, G: Gate> Watched<'b, 'h, P, G> {
             watch,
             reading: None,
             // Anything but that: the first look is still to come.
-            settled: store.news().wrapping_sub(1),
+            settled: store.xen().news().wrapping_sub(1),
         })
     }
 
@@ -64,7 +64,7 @@ impl<'b, 'h, P: Platform, G: Gate> Watched<'b, 'h, P, G> {
     /// answered what it changed to. A connection to xenstore that broke tells nothing.
     #[inline]
     pub fn poll(&mut self) -> Option<Option<heapless::String<VALUE>>> {
-        if !self.store.take_signal() && self.store.news() == self.settled {
+        if self.store.xen().news() == self.settled {
             return None;
         }
         self.look()
@@ -72,8 +72,8 @@ impl<'b, 'h, P: Platform, G: Gate> Watched<'b, 'h, P, G> {
 
     #[cold]
     fn look(&mut self) -> Option<Option<heapless::String<VALUE>>> {
+        let news = self.store.xen().news();
         let polled = self.store.poll();
-        let news = self.store.news();
         let mut found = None;
         // What fired while a read was in flight is read at once: nothing else would wake whoever
         // waits for it.

@@ -122,8 +122,8 @@ fn instructions(program: &Path, driver: &str, depth: u32, batches: &str) -> Resu
         "--collect-atstart=no",
     ]);
     command.args([
-        "--toggle-collect=pv_bench::measured*",
-        "--toggle-collect=pv_bench::excluded*",
+        "--toggle-collect=pv_bench::count::measured*",
+        "--toggle-collect=pv_bench::count::excluded*",
     ]);
     let program: PathBuf = program.to_owned();
     let output = command

@@ -219,19 +219,11 @@ impl<P: Platform, G: Gate> Transport for Blkif<'_, '_, P, G> {
     }
 
     #[inline]
-    fn arm(&mut self) -> bool {
-        let Some(link) = &mut self.link else {
-            return false;
-        };
-        link.ring.arm()
-    }
-
-    #[inline]
-    fn check(&mut self) -> Result<(), HostFault> {
-        if self.link.is_none() || self.frontend.gone() {
-            return Err(HostFault::Withdrawn);
+    fn arm(&mut self) -> Result<bool, HostFault> {
+        match &mut self.link {
+            Some(link) if !self.frontend.gone() => Ok(link.ring.arm()),
+            _ => Err(HostFault::Withdrawn),
         }
-        Ok(())
     }
 
     fn register_waker(&self, waker: &Waker) {

@@ -13,9 +13,8 @@ pub struct Ring<P: Platform> {
     /// Requests written, and how many of them the host may see.
     written: u32,
     published: u32,
-    /// Answers taken, and how many the host was last seen to have given.
+    /// Answers taken.
     taken: u32,
-    seen: u32,
 }
 
 impl<P: Platform> Ring<P> {
@@ -31,7 +30,6 @@ impl<P: Platform> Ring<P> {
             written: 0,
             published: 0,
             taken: 0,
-            seen: 0,
         }
     }
 
@@ -126,7 +124,7 @@ impl<P: Platform> Ring<P> {
     /// # Errors
     /// [`HostFault::RingIndex`] when the host claims more answers than it has requests.
     pub fn take(&mut self) -> Result<Option<Response>, HostFault> {
-        if self.taken == self.seen && !self.look()? {
+        if self.waiting()? == 0 {
             return Ok(None);
         }
         let words = self.answer(self.taken);
@@ -142,21 +140,20 @@ impl<P: Platform> Ring<P> {
     #[inline(always)]
     pub fn show(&mut self, mut each: impl FnMut([u64; 2]) -> Verdict) -> Result<Rest, HostFault> {
         loop {
-            let mut next = self.taken;
-            let seen = self.seen;
-            while next != seen {
-                let verdict = each(self.answer(next));
+            let mut waiting = self.waiting()?;
+            if waiting == 0 {
+                return Ok(Rest::Empty);
+            }
+            while waiting != 0 {
+                let verdict = each(self.answer(self.taken));
                 if verdict == Verdict::Leave {
                     return Ok(Rest::Odd);
                 }
-                next = next.wrapping_add(1);
-                self.taken = next;
+                self.taken = self.taken.wrapping_add(1);
+                waiting = waiting.wrapping_sub(1);
                 if verdict == Verdict::Stop {
                     return Ok(Rest::Enough);
                 }
-            }
-            if !self.look()? {
-                return Ok(Rest::Empty);
             }
         }
     }
@@ -169,19 +166,15 @@ impl<P: Platform> Ring<P> {
             .read_part::<[u64; 2], 0>()
     }
 
-    /// Loads and checks how many answers the host has given; whether there are new ones.
+    /// Answers that the host has given and that were not taken.
     #[inline(always)]
-    fn look(&mut self) -> Result<bool, HostFault> {
-        let produced = self.shared().load_u32::<{ abi::RSP_PROD }>();
-        if produced == self.seen {
-            return Ok(false);
-        }
-        let asked = self.published.wrapping_sub(self.seen);
-        if produced.wrapping_sub(self.seen) > asked {
+    fn waiting(&self) -> Result<u32, HostFault> {
+        let given = self.shared().load_u32::<{ abi::RSP_PROD }>();
+        let waiting = given.wrapping_sub(self.taken);
+        if waiting != 0 && waiting > self.published.wrapping_sub(self.taken) {
             return Err(HostFault::RingIndex);
         }
-        self.seen = produced;
-        Ok(true)
+        Ok(waiting)
     }
 
     /// Asks to be told of the next answer; whether there is one already.

@@ -354,18 +354,9 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
     }
 
     #[inline]
-    fn arm(&mut self) -> bool {
-        let Some(channel) = &mut self.channel else {
-            return false;
-        };
-        // A fault shows at the next pop.
-        channel.arm().unwrap_or(true)
-    }
-
-    #[inline]
-    fn check(&mut self) -> Result<(), HostFault> {
-        match &self.channel {
-            Some(channel) if !channel.is_rescinded() => Ok(()),
+    fn arm(&mut self) -> Result<bool, HostFault> {
+        match &mut self.channel {
+            Some(channel) if !channel.is_rescinded() => channel.arm(),
             _ => Err(HostFault::Withdrawn),
         }
     }

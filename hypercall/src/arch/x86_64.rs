@@ -59,20 +59,18 @@ impl Gate for Cpu {
     }
 
     fn xen_call(&self, mut call: XenCall<'_>) -> i64 {
-        let [a, b, c, d, e] = call.registers();
+        let [a, b, c] = call.registers();
         let mut result = u64::from(call.number());
-        // SAFETY: Xen's 64-bit ABI: number and result in RAX, arguments in RDI, RSI, RDX, R10, R8,
-        // all of which it may clobber. It reads and writes memory, but of this program's only the
+        // SAFETY: Xen's 64-bit ABI: number and result in RAX, arguments in RDI, RSI and RDX, all of
+        // which it may clobber. It reads and writes memory, but of this program's only the
         // operand, which `call` borrows mutably; only this crate makes calls, and it makes none
         // that hands the host other memory than the lender of pages vouches for.
         unsafe {
             match self.vendor {
                 Vendor::Intel => asm!("vmcall", inout("rax") result, inout("rdi") a => _,
-                    inout("rsi") b => _, inout("rdx") c => _, inout("r10") d => _,
-                    inout("r8") e => _, options(nostack)),
+                    inout("rsi") b => _, inout("rdx") c => _, options(nostack)),
                 Vendor::Amd => asm!("vmmcall", inout("rax") result, inout("rdi") a => _,
-                    inout("rsi") b => _, inout("rdx") c => _, inout("r10") d => _,
-                    inout("r8") e => _, options(nostack)),
+                    inout("rsi") b => _, inout("rdx") c => _, options(nostack)),
             }
         }
         result.cast_signed()

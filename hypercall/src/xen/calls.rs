@@ -72,7 +72,7 @@ impl<G: Gate> Calls<G> {
         op: u32,
         operand: &mut T,
     ) -> Result<u64, Errno> {
-        let args = [u64::from(op), 0, 0, 0, 0];
+        let args = [u64::from(op), 0, 0];
         self.call(XenCall::with_operand(
             number,
             args,
@@ -87,13 +87,13 @@ impl<G: Gate> Calls<G> {
         vcpu: u32,
         operand: &mut T,
     ) -> Result<u64, Errno> {
-        let args = [u64::from(op), u64::from(vcpu), 0, 0, 0];
+        let args = [u64::from(op), u64::from(vcpu), 0];
         let bytes = operand.as_mut_bytes();
         self.call(XenCall::with_operand(hypercall::VCPU_OP, args, 2, bytes))
     }
 
     fn grant_op<T: FromBytes + IntoBytes>(&self, op: u32, operand: &mut T) -> Result<u64, Errno> {
-        let args = [u64::from(op), 0, 1, 0, 0];
+        let args = [u64::from(op), 0, 1];
         let bytes = operand.as_mut_bytes();
         self.call(XenCall::with_operand(
             hypercall::GRANT_TABLE_OP,
@@ -217,7 +217,7 @@ impl<G: Gate> Calls<G> {
     pub(super) fn send(&self, port: u32) -> Result<(), Errno> {
         self.sends.fetch_add(1, Ordering::Relaxed);
         let mut operand = EvtchnPort { port };
-        let args = [u64::from(EVTCHNOP_SEND), 0, 0, 0, 0];
+        let args = [u64::from(EVTCHNOP_SEND), 0, 0];
         let bytes = operand.as_mut_bytes();
         let number = hypercall::EVENT_CHANNEL_OP;
         self.pass(XenCall::with_operand(number, args, 1, bytes))
@@ -268,7 +268,7 @@ impl<G: Gate> Calls<G> {
 
     /// Stops a timer: `op` is one of the two sub-operations that take no structure.
     pub(super) fn stop_vcpu_timer(&self, op: u32, vcpu: u32) -> Result<(), Errno> {
-        let args = [u64::from(op), u64::from(vcpu), 0, 0, 0];
+        let args = [u64::from(op), u64::from(vcpu), 0];
         self.call(XenCall::plain(hypercall::VCPU_OP, args))
             .map(drop)
     }
@@ -285,7 +285,7 @@ impl<G: Gate> Calls<G> {
 
     /// The timer of this virtual processor, by the older call; 0 stops it.
     pub(super) fn set_timer_op(&self, at: u64) -> Result<(), Errno> {
-        self.call(XenCall::plain(hypercall::SET_TIMER_OP, [at, 0, 0, 0, 0]))
+        self.call(XenCall::plain(hypercall::SET_TIMER_OP, [at, 0, 0]))
             .map(drop)
     }
 
@@ -300,7 +300,7 @@ impl<G: Gate> Calls<G> {
 
     /// Writes to Xen's own console, which most hosts allow only in debug builds.
     pub(super) fn console_io(&self, bytes: &mut [u8]) -> Result<(), Errno> {
-        let args = [u64::from(CONSOLEIO_WRITE), bytes.len() as u64, 0, 0, 0];
+        let args = [u64::from(CONSOLEIO_WRITE), bytes.len() as u64, 0];
         self.call(XenCall::with_operand(hypercall::CONSOLE_IO, args, 2, bytes))
             .map(drop)
     }

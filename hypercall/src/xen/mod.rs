@@ -50,6 +50,8 @@ pub struct Xen<P: Platform, G: Gate> {
     /// The latest moment shown, so that the clock never goes back.
     latest: AtomicU64,
     /// The event channel that brings news of devices: xenstore's.
+    news_port: AtomicU32,
+    /// Changes whenever it was signalled, or what it told of was received.
     news: AtomicU32,
     interrupts: AtomicU64,
     lent: AtomicU64,
@@ -125,7 +127,8 @@ impl<P: Platform, G: Gate> Xen<P, G> {
             timer,
             console,
             latest: AtomicU64::new(0),
-            news: AtomicU32::new(u32::MAX),
+            news_port: AtomicU32::new(u32::MAX),
+            news: AtomicU32::new(0),
             interrupts: AtomicU64::new(0),
             lent: AtomicU64::new(0),
             reclaimed: AtomicU64::new(0),
@@ -153,7 +156,19 @@ impl<P: Platform, G: Gate> Xen<P, G> {
     /// Has every waiting task look again when this event channel is signalled: xenstore's, which
     /// tells of devices that go.
     pub fn set_news(&self, port: u32) {
-        self.news.store(port, Ordering::Relaxed);
+        self.news_port.store(port, Ordering::Relaxed);
+    }
+
+    /// A number that changes whenever there may be something new to know of devices: a look at it
+    /// tells who knew all there was that there still is nothing else.
+    #[inline(always)]
+    pub fn news(&self) -> u32 {
+        self.news.load(Ordering::Acquire)
+    }
+
+    /// Has [`news`](Self::news) change, after something was received.
+    pub fn add_news(&self) {
+        self.news.fetch_add(1, Ordering::Release);
     }
 
     /// Starts to listen to an event channel that the host made, such as xenstore's. What was left
@@ -291,7 +306,11 @@ impl<P: Platform, G: Gate> Hypervisor for Xen<P, G> {
         if self.events.collect(&self.signals).unwrap_or(false) {
             self.interrupts.fetch_add(1, Ordering::Relaxed);
             // It may take a device back, whoever waits for that device.
-            if self.signals.is_pending(self.news.load(Ordering::Relaxed)) {
+            if self
+                .signals
+                .is_pending(self.news_port.load(Ordering::Relaxed))
+            {
+                self.add_news();
                 self.signals.wake_all();
             }
         }

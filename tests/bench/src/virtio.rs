@@ -3,11 +3,11 @@
 //! Unsafe code stands here because that driver's interface asks for it: the platform below it and
 //! the requests in flight are the caller's responsibility.
 
-use crate::{Measure, measured, outside};
+use crate::count::{outside, timed};
+use crate::{Counted, Measure};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
@@ -53,13 +53,8 @@ struct Fake {
     seen: u16,
 }
 
-/// How often the device was told, and the time that it took to answer.
+/// How often the device was told.
 static NOTIFICATIONS: AtomicU64 = AtomicU64::new(0);
-static SERVING: AtomicU64 = AtomicU64::new(0);
-
-fn nanoseconds(time: Duration) -> u64 {
-    time.as_nanos() as u64
-}
 
 const VERSION_1: u64 = 1 << 32;
 const EVENT_IDX: u64 = 1 << 29;
@@ -123,10 +118,8 @@ impl Transport for Fake {
     }
     fn notify(&mut self, _: u16) {
         outside(|| {
-            let start = Instant::now();
             NOTIFICATIONS.fetch_add(1, Ordering::Relaxed);
             self.serve();
-            SERVING.fetch_add(nanoseconds(start.elapsed()), Ordering::Relaxed);
         });
     }
     fn get_status(&self) -> DeviceStatus {
@@ -181,11 +174,9 @@ pub fn run(indirect: bool, depth: usize, batches: u64) -> Measure {
     let mut blk = VirtIOBlk::<Identity, _>::new(fake).expect("the fake device starts");
     let mut slots: Vec<Slot> = (0..depth).map(|_| Slot::default()).collect();
     let mut data = vec![[0u8; 4096]; depth];
-    let before = [&NOTIFICATIONS, &SERVING].map(|count| count.load(Ordering::Relaxed));
-    let mut spent = 0;
-    for _ in 0..batches {
-        let start = Instant::now();
-        measured(|| {
+    let before = NOTIFICATIONS.load(Ordering::Relaxed);
+    let mut batch = || {
+        timed(|| {
             for (i, (slot, data)) in slots.iter_mut().zip(&mut data).enumerate() {
                 // SAFETY: slot and data stay where they are and are not touched until the request
                 // is completed below.
@@ -194,8 +185,6 @@ pub fn run(indirect: bool, depth: usize, batches: u64) -> Measure {
                 }
                 .expect("the queue has room");
             }
-        });
-        measured(|| {
             for (slot, data) in slots.iter_mut().zip(&mut data) {
                 while blk.peek_used() != Some(slot.token) {}
                 // SAFETY: the same slot and data as the request was made with.
@@ -204,15 +193,15 @@ pub fn run(indirect: bool, depth: usize, batches: u64) -> Measure {
                 }
                 .expect("the fake device succeeds");
             }
-        });
-        spent += nanoseconds(start.elapsed());
-    }
-    let [signals, serving] = [(&NOTIFICATIONS, before[0]), (&SERVING, before[1])]
-        .map(|(count, before)| count.load(Ordering::Relaxed) - before);
+        })
+    };
+    let nanoseconds = (0..batches).map(|_| batch()).sum();
     Measure {
         requests: batches * depth as u64,
-        signals,
-        nanoseconds: spent.saturating_sub(serving),
-        ..Measure::default()
+        nanoseconds,
+        counted: Counted {
+            signals: NOTIFICATIONS.load(Ordering::Relaxed) - before,
+            ..Counted::default()
+        },
     }
 }

@@ -43,7 +43,8 @@ impl<M: GuestMemory + Send> Gate for XenGate<M> {
     }
 
     fn xen_call(&self, mut call: XenCall<'_>) -> i64 {
-        let (number, args) = (call.number(), call.args());
+        let (number, [a, b, c]) = (call.number(), call.args());
+        let args = [a, b, c, 0, 0];
         self.host().hypercall(number, args, call.operand())
     }
 
