@@ -1,464 +1,427 @@
-//! What is particular to Xen's network interface: habits of back ends, what earlier owners leave,
-//! and back ends that mean harm.
+//! What is particular to Xen's network front end, over the simulated host.
 
-use netfront::{Event, Net, NetQueue, Offloads};
+use hypercall::Hypervisor;
+use hypercall::bus::{Bus, BusEvent};
+use hypercall::shm::{Access, Pages};
+use netfront::netif::Netif;
+use netfront::{
+    Config, Event, Ip, Net, NetQueue, Offloads, Protocol, ReserveError, RxChecksum, Segmentation,
+    SendError, Transport,
+};
+use pv_tests::disk::Latency;
 use pv_tests::net::samples::{Flow, pattern};
-use pv_tests::net::{Frame, Port, cable};
-use pv_tests::suite::XenNetLab;
-use pv_tests::suite::net_lab::{NetLab, NetSetup};
-use pv_tests::xen::hostile::{NetMischief, Plan, Strike};
+use pv_tests::net::{Cable, Checksum, Frame, Port, Segment, cable};
+use pv_tests::sim_xen::{Platform, SimDriver, SimXen};
 use pv_tests::xen::netback::NetHabits;
 use pv_tests::xen::vif::VifSpec;
-use pv_tests::xen::xenbus::Leftover;
+use xenbus::{Device, Kind, XenBus};
 
-const PATIENCE: usize = 10_000;
+type SimNetif<'b, 'h> = Netif<'b, 'h, Platform, SimXen>;
 
-fn settle(lab: &XenNetLab) {
-    for _ in 0..1_000_000 {
-        if !lab.step() {
-            return;
-        }
-    }
-    panic!("the host does not come to rest");
+const VIF: Device = Device {
+    kind: Kind::Vif,
+    id: 0,
+};
+
+/// A machine with an interface, and a driver that is connected to it.
+struct Bench<'n, 'b, 'h> {
+    sim: SimXen,
+    xen: &'h SimDriver,
+    bus: &'b XenBus<'h, Platform, SimXen>,
+    line: Cable,
+    net: &'n mut SimNetif<'b, 'h>,
 }
 
-fn send(queue: &mut dyn NetQueue, bytes: &[u8]) -> bool {
-    let Ok(mut room) = queue.tx_reserve(bytes.len()) else {
-        return false;
+impl Bench<'_, '_, '_> {
+    fn send(&mut self, bytes: &[u8]) {
+        let queue = self.net.queue(0).unwrap();
+        let mut frame = queue.tx_reserve(bytes.len()).unwrap();
+        frame.write_at(0, bytes).unwrap();
+        queue.send(frame).map_err(|(why, _)| why).unwrap();
+        queue.publish();
+    }
+
+    /// What reached the far end.
+    fn sent(&mut self) -> Vec<Frame> {
+        self.sim.settle();
+        std::iter::from_fn(|| self.line.receive()).collect()
+    }
+
+    fn receive(&mut self) -> Option<(Vec<u8>, netfront::RxMeta)> {
+        let frame = self.net.queue(0).unwrap().rx().unwrap()?;
+        let mut bytes = vec![0; frame.len()];
+        frame.read_at(0, &mut bytes).unwrap();
+        Some((bytes, *frame.meta()))
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.rx_pages = 300;
+    config.tx_pages = 64;
+    config
+}
+
+fn run<R>(habits: NetHabits, config: Config, f: impl FnOnce(&mut Bench<'_, '_, '_>) -> R) -> R {
+    let (far, near) = cable();
+    let sim = SimXen::new(4096, |_| {});
+    sim.host()
+        .attach_nic(VifSpec::new(Box::new(near)).habits(habits));
+    let xen = sim.start();
+    let bus = XenBus::connect(&*xen, Default::default()).unwrap();
+    bus.wait_devices(1_000_000_000).unwrap();
+    assert_eq!(bus.poll(), Ok(Some(BusEvent::Offered(VIF))));
+    // The grant table grows to its size before pages are counted.
+    let pages = Pages::alloc(xen.platform(), 1200).unwrap();
+    drop(xen.unshare(xen.share(pages, 0, Access::ReadOnly).unwrap()));
+    let before = sim.ram().used_pages();
+    let mut net = Netif::connect(&bus, &VIF, config).unwrap();
+    let mut bench = Bench {
+        sim: sim.clone(),
+        xen: &xen,
+        bus: &bus,
+        line: far,
+        net: &mut net,
     };
-    room.write_at(0, bytes).unwrap();
-    queue.send(room).is_ok()
+    let result = f(&mut bench);
+    net.close().unwrap();
+    assert_eq!(net.buffers_out(), 0);
+    assert!(net.release(), "pools that nobody uses");
+    assert_eq!(sim.ram().used_pages(), before, "pages leaked");
+    assert_eq!(sim.host().complaints(), []);
+    result
 }
 
-fn bytes_of(frame: &netfront::RxFrame) -> Vec<u8> {
-    let mut bytes = vec![0; frame.len()];
-    frame.read_at(0, &mut bytes).unwrap();
-    bytes
-}
-
-/// Sends frames of several sizes both ways; all must arrive, in order.
-fn exchange(lab: &XenNetLab, net: &mut dyn Net) {
-    let mut line = lab.line();
-    let longest = usize::from(net.capabilities().mtu) + 14;
-    for len in [60, 1000, 1514, 4096, 4097, 9014] {
-        let bytes = pattern(len.min(longest), len as u64);
-        let queue = net.queue(0).unwrap();
-        assert!(send(queue, &bytes), "{len} bytes");
-        queue.publish();
-        settle(lab);
-        assert_eq!(
-            line.receive(),
-            Some(Frame::new(bytes.clone())),
-            "{len} bytes out"
-        );
-        line.send(Frame::new(bytes.clone()));
-        let mut got = None;
-        for _ in 0..PATIENCE {
-            settle(lab);
-            got = (0..8).find_map(|n| net.queue(n)?.rx().expect("no fault"));
-            if got.is_some() {
-                break;
-            }
+#[test]
+fn sends_and_receives() {
+    run(NetHabits::default(), config(), |bench| {
+        let can = *bench.net.capabilities();
+        assert_eq!(can.mac.0, [0, 0x16, 0x3e, 0, 0, 1]);
+        assert_eq!((can.mtu, can.link, can.queues), (1500, true, 1));
+        assert_eq!(can.tx, Offloads::all() - Offloads::VLAN);
+        let mut expected = Vec::new();
+        for len in [14, 60, 64, 1514] {
+            let bytes = pattern(len, len as u64);
+            bench.send(&bytes);
+            expected.push(bytes);
         }
-        assert!(
-            got.is_some_and(|frame| bytes_of(&frame) == bytes),
-            "{len} bytes in"
-        );
-    }
-    assert_eq!(net.fault(), None);
-}
-
-#[test]
-fn every_habit_of_a_back_end_is_coped_with() {
-    type Change = fn(&mut NetHabits);
-    let changes: [(&str, Change); 14] = [
-        ("plain", |h| *h = NetHabits::plain()),
-        ("no sg", |h| h.sg = false),
-        ("one event channel", |h| h.split_event_channels = false),
-        ("no queues", |h| h.max_queues = None),
-        ("two queues", |h| h.max_queues = Some(2)),
-        ("MAC in the back end", |h| h.mac_in_back_end = true),
-        ("18 buffers", |h| h.rx_minimum = 18),
-        ("offset", |h| h.rx_offset = 256),
-        ("piecemeal", |h| h.rx_piecemeal = true),
-        ("carrier", |h| h.carrier_key = true),
-        ("early", |h| h.connects_early = true),
-        ("lazy events", |h| h.lazy_events = true),
-        ("scattered answers", |h| h.scattered_answers = true),
-        ("nothing of multicast", |h| h.dynamic_multicast = false),
-    ];
-    for (name, change) in changes {
-        let setup = NetSetup {
-            mtu: 9000,
-            queues: 4,
-            ..NetSetup::default()
-        };
-        let lab = XenNetLab::with_habits(setup, |habits| {
-            habits.max_queues = Some(4);
-            change(habits);
-        });
-        lab.run(|net| {
-            let capabilities = *net.capabilities();
-            assert_eq!(capabilities.mac.0, lab.mac(), "{name}");
-            let queues = match name {
-                "plain" | "no queues" => 1,
-                "two queues" => 2,
-                _ => 4,
-            };
-            assert_eq!(capabilities.queues, queues, "{name}");
-            let small = ["plain", "no sg"].contains(&name);
-            assert_eq!(capabilities.mtu, if small { 1500 } else { 9000 }, "{name}");
-            assert_eq!(capabilities.tx.contains(Offloads::SEGMENT_V4), !small);
-            exchange(&lab, net);
-        });
-        assert_eq!(lab.violations(), [""; 0], "{name}");
-    }
-}
-
-#[test]
-fn what_an_earlier_owner_left_is_cleared_away() {
-    for leftover in [Leftover::Closed, Leftover::Connected] {
-        let lab = XenNetLab::new(NetSetup {
-            asked: Offloads::empty(),
-            ..NetSetup::default()
-        });
-        let (near, _) = cable();
-        {
-            let mut host = lab.sim().host();
-            host.destroy_nic(0);
-            host.attach_nic(VifSpec::new(Box::new(near)).leftover(leftover));
+        let sent: Vec<_> = bench.sent().into_iter().map(|f| f.bytes).collect();
+        assert!(sent == expected);
+        for len in [14, 60, 64, 1514] {
+            bench.line.send(Frame::new(pattern(len, 7)));
         }
-        lab.run(|net| {
-            assert_eq!(net.fault(), None);
-            let host = lab.sim().host();
-            let terms = host.vif(0).unwrap().net.terms();
-            // The earlier owner took long segments; this one was told to ask for nothing.
-            assert_eq!(terms.takes, Default::default());
-        });
-        assert_eq!(lab.violations(), [""; 0]);
-    }
-}
-
-#[test]
-fn a_long_segment_is_one_chain_of_as_few_slots_as_can_be() {
-    let lab = XenNetLab::new(NetSetup::default());
-    lab.run(|net| {
-        let flow = Flow::tcp4();
-        let frame = flow.long(&pattern(65_535 - flow.headers(), 1), 1448);
-        let queue = net.queue(0).unwrap();
-        let mut room = queue.tx_reserve(frame.bytes.len()).unwrap();
-        room.write_at(0, &frame.bytes).unwrap();
-        room.meta.checksum = Some(netfront::Transport {
-            ip: netfront::Ip::V4,
-            protocol: netfront::Protocol::Tcp,
-            start: 34,
-        });
-        room.meta.segmentation = Some(netfront::Segmentation {
-            ip: netfront::Ip::V4,
-            mss: 1448,
-        });
-        queue.send(room).map_err(|(why, _)| why).unwrap();
-        queue.publish();
-        settle(&lab);
-        let counters = lab.sim().host().counters().net;
-        assert_eq!((counters.tx_frames, counters.tx_bytes), (1, 65_535));
-        assert!(counters.tx_slots <= 17, "{} slots", counters.tx_slots);
-        assert_eq!(lab.line().receive(), Some(frame));
-    });
-    assert_eq!(lab.violations(), [""; 0]);
-}
-
-#[test]
-fn directories_that_vanish_at_any_step_are_an_end_and_no_more() {
-    for cut in (0..60).step_by(if cfg!(miri) { 30 } else { 1 }) {
-        let lab = XenNetLab::new(NetSetup {
-            shuffle: Some(cut),
-            rx_pages: 48,
-            tx_pages: 48,
-            ..NetSetup::default()
-        });
-        lab.run(|net| {
-            let mut line = lab.line();
-            for n in 0..4 {
-                send(net.queue(0).unwrap(), &[n; 300]);
-                line.send(Frame::new([n; 300]));
-            }
-            net.queue(0).unwrap().publish();
-            for _ in 0..cut {
-                lab.step();
-            }
-            lab.sim().host().destroy_nic(0);
-            let mut patience = 0..PATIENCE;
-            let queue = net.queue(0).unwrap();
-            while queue.rx().is_ok() {
-                let until = queue.now() + 1_000_000;
-                queue.pause(until);
-                patience.next().expect("the end is noticed");
-            }
-            assert!(net.reconnect().is_err(), "connected to nothing");
-            lab.replug();
-            assert_eq!(net.reconnect(), Ok(()), "after {cut} steps");
-            while line.receive().is_some() {}
-            while net.queue(0).unwrap().rx().unwrap().is_some() {
-                settle(&lab);
-            }
-            settle(&lab);
-            while net.queue(0).unwrap().rx().unwrap().is_some() {}
-            exchange(&lab, net);
-        });
-    }
-}
-
-#[test]
-fn a_back_end_that_closes_of_its_own_accord_can_be_reconnected() {
-    let lab = XenNetLab::new(NetSetup::default());
-    lab.run(|net| {
-        for _ in 0..3 {
-            exchange(&lab, net);
-            lab.sim().host().close_net_back_end(0);
-            let mut patience = 0..PATIENCE;
-            let queue = net.queue(0).unwrap();
-            while queue.rx().is_ok() {
-                let until = queue.now() + 1_000_000;
-                queue.pause(until);
-                patience.next().expect("the end is noticed");
-            }
-            assert_eq!(net.reconnect(), Ok(()));
-            let moved = std::iter::from_fn(|| net.queue(0)?.event());
-            assert!(moved.into_iter().any(|event| event == Event::Moved));
+        bench.sim.settle();
+        for len in [14, 60, 64, 1514] {
+            let (bytes, meta) = bench.receive().unwrap();
+            assert!(bytes == pattern(len, 7));
+            assert_eq!(meta, Default::default());
         }
-    });
-    assert_eq!(lab.violations(), [""; 0]);
-}
-
-#[test]
-fn what_the_host_did_not_send_is_counted() {
-    let lab = XenNetLab::new(NetSetup::default());
-    lab.run(|net| {
-        lab.sim().host().hostile().net = Some(Plan {
-            what: NetMischief::TxStatus(-1),
-            when: Strike { after: 1, times: 2 },
-        });
-        let queue = net.queue(0).unwrap();
-        for n in 0..5 {
-            assert!(send(queue, &[n; 60]));
-        }
-        queue.publish();
-        settle(&lab);
+        assert!(bench.receive().is_none());
+        let queue = bench.net.queue(0).unwrap();
         assert_eq!(queue.in_flight(), 0);
-        assert_eq!((queue.stats().tx_errors, queue.fault()), (2, None));
+        let stats = queue.stats();
+        assert_eq!((stats.tx_frames, stats.rx_frames), (4, 4));
+        assert_eq!((stats.tx_bytes, stats.rx_bytes), (1652, 1652));
+        assert_eq!((stats.tx_errors, stats.rx_dropped), (0, 0));
     });
-    assert_eq!(lab.violations(), [""; 0]);
 }
 
 #[test]
-fn a_back_end_that_does_not_let_go_gets_nothing_of_others() {
-    let lab = XenNetLab::new(NetSetup::default());
-    lab.run(|net| {
-        exchange(&lab, net);
-        lab.sim().host().hostile().hold_grants = true;
-        lab.stall(true);
-        for n in 0..9 {
-            assert!(send(net.queue(0).unwrap(), &[n; 200]));
-            lab.line().send(Frame::new([n; 200]));
+fn no_grant_and_one_signal_a_batch() {
+    run(NetHabits::default(), config(), |bench| {
+        // News of the connection itself.
+        for _ in 0..10 {
+            bench.sim.settle();
+            assert_eq!(bench.net.queue(0).unwrap().event(), None);
+            assert!(bench.receive().is_none());
         }
-        net.queue(0).unwrap().publish();
-        settle(&lab);
-        // It still maps the rings, and pages of both pools.
-        assert!(net.reconnect().is_err());
-        assert!(net.close().is_err());
-        assert!(net.queue(0).is_none_or(|queue| queue.rx().is_err()));
-        lab.sim().host().hostile().hold_grants = false;
-        lab.stall(false);
-        settle(&lab);
-        assert_eq!(net.reconnect(), Ok(()));
-        while net.queue(0).unwrap().rx().expect("no fault").is_some() {}
-        while lab.line().receive().is_some() {}
-        exchange(&lab, net);
-        assert_eq!(net.buffers_out(), 0);
+        let before = (bench.xen.counters(), bench.sim.host().counters().interrupts);
+        for round in 0..20 {
+            for i in 0..32 {
+                let queue = bench.net.queue(0).unwrap();
+                let mut frame = queue.tx_reserve(64).unwrap();
+                frame.write_at(0, &pattern(64, round * 32 + i)).unwrap();
+                queue.send(frame).unwrap();
+            }
+            bench.net.queue(0).unwrap().publish();
+            assert_eq!(bench.sent().len(), 32);
+        }
+        let after = (bench.xen.counters(), bench.sim.host().counters().interrupts);
+        assert_eq!(after.0.hypercalls - before.0.hypercalls, 20);
+        assert_eq!(after.0.pages_lent, before.0.pages_lent);
+        // Nobody waits for room, so nobody is told.
+        assert_eq!(after.1, before.1);
+        for _ in 0..20 {
+            for i in 0..32 {
+                bench.line.send(Frame::new(pattern(64, i)));
+            }
+            bench.sim.settle();
+            for _ in 0..32 {
+                assert!(bench.receive().is_some());
+            }
+            assert!(bench.receive().is_none());
+        }
+        let last = bench.xen.counters();
+        assert_eq!(last.pages_lent, before.0.pages_lent);
     });
 }
 
 #[test]
-fn events_without_end_and_back_ends_that_close_in_between_are_survived() {
-    for closing in 0..if cfg!(miri) { 1 } else { 40 } {
-        let lab = XenNetLab::new(NetSetup {
-            shuffle: Some(closing),
-            rx_pages: 48,
-            tx_pages: 48,
-            ..NetSetup::default()
-        });
-        lab.run(|net| {
-            {
-                let mut host = lab.sim().host();
-                host.hostile().event_storm = 100;
-                host.hostile().close_back_ends_in = Some(closing * 3);
+fn a_long_segment_is_one_chain_each_way() {
+    for piecemeal in [false, true] {
+        let habits = NetHabits {
+            rx_piecemeal: piecemeal,
+            scattered_answers: piecemeal,
+            latency: Latency {
+                min_steps: 0,
+                max_steps: 9,
+                out_of_order: true,
+            },
+            ..NetHabits::default()
+        };
+        run(habits, config(), |bench| {
+            let sample = Flow::tcp4();
+            let payload = pattern(65_535 - sample.headers(), 3);
+            let long = sample.long(&payload, 1448);
+            let queue = bench.net.queue(0).unwrap();
+            for _ in 0..3 {
+                let mut frame = queue.tx_reserve(long.bytes.len()).unwrap();
+                frame.write_at(0, &long.bytes).unwrap();
+                let Checksum::Partial { start, .. } = long.checksum else {
+                    panic!("a long segment has a partial checksum");
+                };
+                frame.meta.checksum = Some(Transport {
+                    ip: Ip::V4,
+                    protocol: Protocol::Tcp,
+                    start,
+                });
+                frame.meta.segmentation = Some(Segmentation {
+                    ip: Ip::V4,
+                    mss: 1448,
+                });
+                queue.send(frame).map_err(|(why, _)| why).unwrap();
             }
-            let mut line = lab.line();
-            let queue = net.queue(0).unwrap();
-            for n in 0..PATIENCE {
-                line.send(Frame::new([1; 100]));
-                if queue.rx().is_err() {
-                    break;
-                }
-                let _ = send(queue, &[2; 100]);
-                let until = queue.now() + 1_000_000;
-                queue.pause(until);
-                assert!(n + 1 < PATIENCE, "the end is noticed");
-            }
-            assert_eq!(net.reconnect(), Ok(()));
-            loop {
-                settle(&lab);
-                if net.queue(0).unwrap().rx().expect("no fault").is_none() {
-                    break;
-                }
-            }
-            while line.receive().is_some() {}
-            exchange(&lab, net);
-        });
-    }
-}
-
-/// Bytes that the guest sends and that must never come back to it.
-const SECRET: u8 = 0x5e;
-
-/// Traffic both ways with a host that misbehaves. Whatever it does, the guest comes to an end,
-/// receives nothing of its own, and can connect to an honest host afterwards. Whether the
-/// interface gave up.
-fn under(what: NetMischief, when: Strike, piecemeal: bool) -> bool {
-    let setup = NetSetup {
-        mtu: 9000,
-        rx_pages: 64,
-        tx_pages: 64,
-        ..NetSetup::default()
-    };
-    let lab = XenNetLab::with_habits(setup, |habits| habits.rx_piecemeal = piecemeal);
-    lab.run(|net| {
-        let mut line = lab.line();
-        exchange(&lab, net);
-        lab.sim().host().hostile().net = Some(Plan { what, when });
-        let longs = Flow::tcp4().long(&pattern(20_000, 1), 1400);
-        let mut received = 0;
-        'traffic: for round in 0..10 {
-            let queue = net.queue(0).unwrap();
-            for len in [60, 1500, 9000] {
-                // What is not taken is not taken.
-                let _ = send(queue, &vec![SECRET; len]);
-                line.send(Frame::new(vec![round; len]));
-            }
-            line.send(longs.clone());
+            assert_eq!(queue.in_flight(), 3);
             queue.publish();
-            for _ in 0..50 {
-                lab.step();
-            }
-            loop {
-                match queue.rx() {
-                    Ok(Some(frame)) => {
-                        let bytes = bytes_of(&frame);
-                        let leak = bytes.windows(16).any(|bytes| bytes == [SECRET; 16]);
-                        assert!(!leak, "{what:?} made the guest tell");
-                        assert!(bytes.len() <= 19 * 4096, "{what:?}: {} bytes", bytes.len());
-                        received += 1;
-                        assert!(received < 10_000, "{what:?}: frames without end");
+            let sent = bench.sent();
+            assert_eq!(sent.len(), 3);
+            assert!(sent[0].bytes == long.bytes);
+            assert_eq!(
+                sent[0].segment,
+                Some(Segment {
+                    v6: false,
+                    mss: 1448
+                })
+            );
+            assert_eq!(bench.net.queue(0).unwrap().in_flight(), 0);
+            for _ in 0..30 {
+                bench.line.send(long.clone());
+                let mut got = None;
+                for _ in 0..10_000 {
+                    got = bench.receive();
+                    if got.is_some() {
+                        break;
                     }
-                    Ok(None) => break,
-                    Err(_) => break 'traffic,
+                    bench.sim.host().step();
+                    bench.sim.deliver();
                 }
+                let (bytes, meta) = got.expect("it comes");
+                assert!(bytes == long.bytes);
+                assert_eq!(meta.checksum, RxChecksum::Blank);
+                let mss = meta.segmentation.map(|s| (s.ip, s.mss));
+                assert_eq!(mss, Some((Ip::V4, 1448)));
             }
-        }
-        let plan = lab.sim().host().hostile().net.take().expect("a plan");
-        assert!(plan.when.times < when.times, "{what:?} was not done");
-        settle(&lab);
-        let gave_up = net.fault().is_some();
-        assert_eq!(net.reconnect(), Ok(()), "{what:?}");
-        loop {
-            settle(&lab);
-            let mut quiet = true;
-            while net.queue(0).unwrap().rx().expect("no fault").is_some() {
-                quiet = false;
-            }
-            if quiet {
-                break;
-            }
-        }
-        while line.receive().is_some() {}
-        exchange(&lab, net);
-        assert_eq!(net.buffers_out(), 0, "{what:?}");
-        gave_up
-    })
+        });
+    }
 }
 
 #[test]
-fn no_mischief_does_harm() {
-    use NetMischief::*;
-    let mut all = vec![
-        TxSilent,
-        TxTwice,
-        TxScribble,
-        TxNoEvent,
-        RxSilent,
-        RxTwice,
-        RxScribble,
-        RxNoEvent,
-        RxExtraForever,
-    ];
-    let indices = [1, 255, 257, 1 << 31, u32::MAX];
-    all.extend(indices.iter().flat_map(|&by| [TxJump(by), RxJump(by)]));
-    let ids = [0, 7, 256, u16::MAX];
-    all.extend(ids.iter().flat_map(|&id| [TxId(id), RxId(id)]));
-    let statuses = [0, 13, 4096, 4097, i16::MAX, -1, i16::MIN];
-    all.extend(
-        statuses
-            .iter()
-            .flat_map(|&status| [TxStatus(status), RxStatus(status)]),
-    );
-    all.extend([1, 4000, 4090, 4096, 9000, u16::MAX].map(RxOffset));
-    all.extend((0..6).map(|bit| RxFlags(1 << bit)));
-    all.extend([RxFlags(0xff), RxFlags(u16::MAX)]);
-    for kind in [0, 2, 4, 5, 255] {
-        all.extend([0, 1].map(|flags| RxExtra { kind, flags }));
-    }
-    for kind in [0, 1, 3] {
-        all.extend([0, u16::MAX].map(|size| RxGso { size, kind }));
-    }
-    if cfg!(miri) {
-        all.truncate(3);
-    }
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let gave_up = std::thread::scope(|scope| {
-        let threads: Vec<_> = all
-            .chunks(all.len().div_ceil(cores))
-            .map(|some| {
-                scope.spawn(|| {
-                    some.iter()
-                        .map(|&what| once_and_often(what))
-                        .collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        let threads = threads.into_iter().map(|thread| thread.join());
-        threads
-            .flat_map(|all| all.expect("no harm"))
-            .collect::<Vec<_>>()
+fn a_full_ring_gives_the_frame_back_and_tells_of_room() {
+    let mut config = config();
+    config.tx_pages = 400;
+    run(NetHabits::default(), config, |bench| {
+        bench.sim.host().stall_nic(0, true);
+        let queue = bench.net.queue(0).unwrap();
+        for i in 0..256 {
+            let mut frame = queue.tx_reserve(60).unwrap();
+            frame.write_at(0, &pattern(60, i)).unwrap();
+            queue.send(frame).unwrap();
+        }
+        let frame = queue.tx_reserve(60).unwrap();
+        let (why, frame) = queue.send(frame).unwrap_err();
+        assert_eq!((why, frame.len()), (SendError::Full, 60));
+        drop(frame);
+        assert_eq!(queue.in_flight(), 256);
+        bench.sim.settle();
+        bench.sim.host().stall_nic(0, false);
+        let queue = bench.net.queue(0).unwrap();
+        let until = queue.now() + 1_000_000_000;
+        let mut frame = queue.tx_reserve(60).unwrap();
+        while let Err((why, back)) = queue.send(frame) {
+            assert_eq!(why, SendError::Full);
+            frame = back;
+            queue.pause(until);
+        }
+        assert!(queue.now() < until, "it was told of room");
+        queue.publish();
+        assert_eq!(bench.sent().len(), 257);
+        assert_eq!(bench.net.buffers_out(), 0);
     });
-    // Most of it shows.
-    let shown = gave_up.iter().filter(|gave_up| **gave_up).count();
-    assert!(
-        cfg!(miri) || shown * 2 > all.len(),
-        "{shown} of {} were noticed",
-        all.len()
-    );
 }
 
-/// Whether the interface gave up in any case.
-fn once_and_often(what: NetMischief) -> bool {
-    let once = Strike { after: 3, times: 1 };
-    let often = Strike {
-        after: 2,
-        times: u64::MAX,
+#[test]
+fn refuses_what_the_back_end_does_not_take() {
+    run(NetHabits::plain(), config(), |bench| {
+        let can = *bench.net.capabilities();
+        let queue = bench.net.queue(0).unwrap();
+        assert_eq!(can.max_segmented, 0);
+        assert_eq!(queue.tx_reserve(1519).unwrap_err(), ReserveError::TooLong);
+        let untagged = queue.tx_reserve(1518).unwrap();
+        assert_eq!(queue.send(untagged).unwrap_err().0, SendError::BadLength);
+        let mut tagged = queue.tx_reserve(1518).unwrap();
+        tagged.write_at(12, &[0x81, 0]).unwrap();
+        queue.send(tagged).unwrap();
+        let short = queue.tx_reserve(13).unwrap();
+        assert_eq!(queue.send(short).unwrap_err().0, SendError::BadLength);
+        let mut vlan = queue.tx_reserve(60).unwrap();
+        vlan.meta.vlan = Some(netfront::Vlan(5));
+        assert_eq!(queue.send(vlan).unwrap_err().0, SendError::Unsupported);
+        let mut checksum = queue.tx_reserve(60).unwrap();
+        checksum.meta.checksum = Some(Transport {
+            ip: Ip::V6,
+            protocol: Protocol::Udp,
+            start: 54,
+        });
+        assert_eq!(queue.send(checksum).unwrap_err().0, SendError::Unsupported);
+        bench.sent();
+    });
+}
+
+#[test]
+fn several_queues_work_side_by_side() {
+    for queues in 1..=8 {
+        let mut config = config();
+        config.queues = queues;
+        config.rx_pages = 64;
+        let habits = NetHabits {
+            split_event_channels: queues % 2 == 0,
+            ..NetHabits::default()
+        };
+        run(habits, config, |bench| {
+            assert_eq!(bench.net.capabilities().queues, queues);
+            for (index, queue) in bench.net.queues().iter_mut().enumerate() {
+                let mut frame = queue.tx_reserve(100).unwrap();
+                frame.write_at(0, &pattern(100, index as u64)).unwrap();
+                queue.send(frame).unwrap();
+                queue.publish();
+            }
+            assert_eq!(bench.sent().len(), usize::from(queues));
+            let held = bench.net.queues()[0].tx_reserve(60).unwrap();
+            if let Some(other) = bench.net.queues().get_mut(1) {
+                assert_eq!(other.send(held).unwrap_err().0, SendError::OtherQueue);
+            }
+        });
+    }
+}
+
+#[test]
+fn starvation_recovers_without_an_interrupt() {
+    let mut config = config();
+    config.rx_pages = 64;
+    run(NetHabits::default(), config, |bench| {
+        for i in 0..100 {
+            bench.line.send(Frame::new(pattern(60, i)));
+        }
+        bench.sim.settle();
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            match bench.net.queue(0).unwrap().rx().unwrap() {
+                Some(frame) => held.push(frame),
+                None => bench.sim.settle(),
+            }
+        }
+        assert_eq!(held.len(), 64, "every page is held");
+        assert_eq!(bench.net.buffers_out(), 64);
+        held.clear();
+        let queue = bench.net.queue(0).unwrap();
+        let mut got = 64;
+        let until = queue.now() + 1_000_000_000;
+        while got < 100 && queue.now() < until {
+            match queue.rx().unwrap() {
+                Some(_) => got += 1,
+                None => queue.pause(until),
+            }
+        }
+        assert_eq!(got, 100);
+        assert!(queue.now() < until);
+        assert_eq!(bench.net.buffers_out(), 0);
+    });
+}
+
+#[test]
+fn news_of_line_and_mtu_and_a_new_connection() {
+    let habits = NetHabits {
+        carrier_key: true,
+        ..NetHabits::default()
     };
-    // Half of the mischiefs meet a back end that shows slots one by one.
-    let piecemeal = format!("{what:?}").len() % 2 == 1;
-    let gave_up = [under(what, once, !piecemeal), under(what, often, piecemeal)];
-    gave_up.contains(&true)
+    run(habits, config(), |bench| {
+        let news = |bench: &mut Bench<'_, '_, '_>| {
+            let mut events = Vec::new();
+            for _ in 0..20 {
+                bench.sim.settle();
+                events.extend(bench.net.queue(0).unwrap().event());
+            }
+            events
+        };
+        assert_eq!(news(bench), []);
+        bench.sim.host().set_link(0, false);
+        assert_eq!(news(bench), [Event::Link(false)]);
+        assert!(!bench.net.capabilities().link);
+        bench.sim.host().set_link(0, true);
+        bench.sim.host().set_mtu(0, 9000);
+        assert_eq!(news(bench), [Event::Link(true), Event::Mtu(9000)]);
+        let bytes = pattern(9014, 1);
+        bench.send(&bytes);
+        assert!(bench.sent()[0].bytes == bytes);
+        bench.net.reconnect().unwrap();
+        assert_eq!(news(bench), [Event::Moved]);
+        assert_eq!(bench.net.capabilities().mtu, 9000);
+        bench.send(&bytes);
+        assert_eq!(bench.sent().len(), 1);
+    });
+}
+
+#[test]
+fn an_interface_that_goes_and_comes_back_is_connected_again() {
+    run(NetHabits::default(), config(), |bench| {
+        bench.sim.host().stall_nic(0, true);
+        bench.send(&pattern(60, 1));
+        bench.sim.settle();
+        bench.sim.host().detach_nic(0);
+        let queue = bench.net.queue(0).unwrap();
+        let until = queue.now() + 1_000_000_000;
+        let fault = loop {
+            match queue.rx() {
+                Ok(_) => queue.pause(until),
+                Err(fault) => break fault,
+            }
+        };
+        assert_eq!(fault, hypercall::HostFault::Withdrawn);
+        assert!(matches!(queue.tx_reserve(60), Err(ReserveError::Failed(_))));
+        bench.net.close().unwrap();
+        for _ in 0..10 {
+            bench.sim.settle();
+            while bench.bus.poll().unwrap().is_some() {}
+        }
+        assert!(bench.net.reconnect().is_err(), "it is not there");
+        let (far, near) = cable();
+        bench.line = far;
+        bench.sim.host().attach_nic(VifSpec::new(Box::new(near)));
+        bench.net.reconnect().unwrap();
+        bench.send(&pattern(60, 2));
+        assert_eq!(bench.sent().len(), 1);
+        bench.line.send(Frame::new(pattern(60, 3)));
+        bench.sim.settle();
+        assert!(bench.receive().is_some());
+    });
 }
