@@ -10,6 +10,8 @@
 //!                                                           └── refused: it comes back
 //! ```
 //!
+//! A queue is polled, waited on, or used by tasks ([`future`]).
+//!
 //! Lengths and offsets are in **bytes** from the first byte of the Ethernet header; the frame check
 //! sequence is never part of a frame.
 #![no_std]
@@ -23,6 +25,7 @@ pub mod adapters;
 pub mod capabilities;
 pub mod checksum;
 pub mod frame;
+pub mod future;
 pub mod net;
 #[cfg(feature = "xen")]
 pub mod netif;

@@ -6,7 +6,7 @@ use hypercall::shm::{Access, Pages};
 use netfront::netif::Netif;
 use netfront::{
     Config, Event, Ip, Net, NetQueue, Offloads, Protocol, ReserveError, RxChecksum, Segmentation,
-    SendError, Transport,
+    SendError, Transport, future,
 };
 use pv_tests::disk::Latency;
 use pv_tests::net::samples::{Flow, pattern};
@@ -14,6 +14,11 @@ use pv_tests::net::{Cable, Checksum, Frame, Port, Segment, cable};
 use pv_tests::sim_xen::{Platform, SimDriver, SimXen};
 use pv_tests::xen::netback::NetHabits;
 use pv_tests::xen::vif::VifSpec;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use xenbus::{Device, Kind, XenBus};
 
 type SimNetif<'b, 'h> = Netif<'b, 'h, Platform, SimXen>;
@@ -424,4 +429,93 @@ fn an_interface_that_goes_and_comes_back_is_connected_again() {
         bench.sim.settle();
         assert!(bench.receive().is_some());
     });
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Alarm(AtomicUsize);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Polls a future until it is done, the host moving on only while nobody was woken.
+fn block<F: Future>(sim: &SimXen, future: F) -> F::Output {
+    let alarm = Arc::new(Alarm::default());
+    let waker = Waker::from(alarm.clone());
+    let mut future = pin!(future);
+    for _ in 0..10_000 {
+        let woken = alarm.0.load(Ordering::Relaxed);
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        while alarm.0.load(Ordering::Relaxed) == woken {
+            let stepped = sim.host().step();
+            assert!(sim.deliver() || stepped, "nobody will wake the task");
+        }
+    }
+    panic!("it is woken, and finds nothing");
+}
+
+/// Polls once, and drops it.
+fn give_up<F: Future>(future: F) {
+    let waker = Waker::from(Arc::new(Alarm::default()));
+    assert!(
+        pin!(future)
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+}
+
+#[test]
+fn futures_wait_and_lose_nothing() {
+    let mut config = config();
+    config.tx_pages = 300;
+    for split in [false, true] {
+        let habits = NetHabits {
+            split_event_channels: split,
+            carrier_key: true,
+            ..NetHabits::default()
+        };
+        run(habits, config, |bench| {
+            let sim = bench.sim.clone();
+            let queue = &mut bench.net.queues()[0];
+            for i in 0..50 {
+                give_up(future::recv(queue));
+                bench.line.send(Frame::new(pattern(60, i)));
+                let frame = block(&sim, future::recv(queue)).unwrap();
+                let mut bytes = [0; 60];
+                frame.read_at(0, &mut bytes).unwrap();
+                assert_eq!(bytes[..], pattern(60, i));
+            }
+            give_up(future::event(queue));
+            sim.host().set_link(0, false);
+            assert_eq!(block(&sim, future::event(queue)), Ok(Event::Link(false)));
+            sim.host().set_link(0, true);
+            // More than the ring and the pool hold at once.
+            sim.host().stall_nic(0, true);
+            for i in 0..256 {
+                let mut frame = block(&sim, future::reserve(queue, 60)).unwrap();
+                frame.write_at(0, &pattern(60, i)).unwrap();
+                block(&sim, future::send(queue, &mut Some(frame))).unwrap();
+            }
+            let frame = queue.tx_reserve(60).unwrap();
+            let mut frame = Some(frame);
+            give_up(future::send(queue, &mut frame));
+            assert!(frame.is_some());
+            let mut held = Vec::new();
+            while let Ok(frame) = queue.tx_reserve(60) {
+                held.push(frame);
+            }
+            give_up(future::reserve(queue, 60));
+            sim.host().stall_nic(0, false);
+            let more = block(&sim, future::reserve(queue, 60)).unwrap();
+            block(&sim, future::send(queue, &mut frame)).unwrap();
+            assert!(frame.is_none());
+            drop((held, more));
+            assert_eq!(bench.sent().len(), 257);
+        });
+    }
 }

@@ -9,8 +9,8 @@
 //!   words.
 //! * [`Pages`] owns a run of pages; [`Lent`] is a run the host was given access to; [`Boxed`] is a
 //!   private value in pages of its own.
-//! * [`Pool`] cuts lent pages into [`Buf`]s that return by themselves; [`Sections`] hands out parts
-//!   of a run that is one piece to the host.
+//! * [`Pool`] cuts lent pages into [`Buf`]s that return by themselves, and [`Stock`] draws many at
+//!   once; [`Sections`] hands out parts of a run that is one piece to the host.
 //!
 //! Memory that the host may still write is never given back to the kernel: a [`Lent`] that is
 //! dropped instead of reclaimed is leaked on purpose.
@@ -25,6 +25,7 @@ mod pages;
 mod pool;
 mod sections;
 mod span;
+mod stock;
 #[cfg(all(test, feature = "hosted"))]
 #[expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 mod tests;
@@ -38,6 +39,7 @@ pub use pages::{HostPage, OutOfPages, Pages};
 pub use pool::{Pool, PoolError};
 pub use sections::{Section, Sections, Ticket};
 pub use span::{OutOfSpan, Span};
+pub use stock::Stock;
 pub use words::Words;
 
 pub use crate::platform::PAGE_SIZE;

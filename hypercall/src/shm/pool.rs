@@ -356,6 +356,30 @@ impl Header {
         None
     }
 
+    /// Takes all free pages of some word: the first page they are counted from, and a bit for each.
+    pub(super) fn claim_many(&self) -> Option<(u16, u64)> {
+        let mut w = self.hint.load(Ordering::Relaxed);
+        for _ in 0..self.words {
+            let word = self.word(w);
+            if word.load(Ordering::Relaxed) != 0 {
+                let pages = word.swap(0, Ordering::Acquire);
+                if pages != 0 {
+                    return Some((w.wrapping_mul(64) as u16, pages));
+                }
+            }
+            w = w.wrapping_add(1);
+            if w >= self.words {
+                w = 0;
+            }
+        }
+        None
+    }
+
+    /// Adds to what keeps the block alive: one for each buffer that is to come.
+    pub(super) fn add_counts(&self, count: usize) {
+        self.live.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Gives a page back.
     ///
     /// # Safety

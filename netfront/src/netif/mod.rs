@@ -131,7 +131,8 @@ impl<P: Platform, G: Gate> Net for Netif<'_, '_, P, G> {
             for pool in [queue.tx.pool(), queue.rx.pool()].into_iter().flatten() {
                 out = out.wrapping_add(pool.pages().wrapping_sub(pool.free_pages()));
             }
-            out = out.wrapping_sub(queue.rx.posted());
+            out = out.wrapping_sub(queue.rx.free());
+            out = out.wrapping_sub(queue.tx.spare());
         }
         out
     }

@@ -185,10 +185,18 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         Err(ReserveError::Full)
     }
 
-    #[inline(always)]
-    fn new_frame(&self, len: usize) -> Option<TxFrame> {
-        let buf = self.tx.pool()?.alloc(len)?;
-        TxFrame::new(Body::Buf(buf), 0)
+    fn new_frame(&mut self, len: usize) -> Option<TxFrame> {
+        if len <= self.most as usize
+            && let Some(buf) = self.tx.reuse(len)
+        {
+            return TxFrame::new(Body::Buf(buf), 0);
+        }
+        let mut buf = self.tx.pool()?.alloc(len);
+        if buf.is_none() && self.tx.spare() != 0 {
+            self.tx.free_spare();
+            buf = self.tx.pool()?.alloc(len);
+        }
+        TxFrame::new(Body::Buf(buf?), 0)
     }
 
     #[inline(never)]
@@ -445,7 +453,8 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
     fn tx_reserve(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
         if self.fault.is_none()
             && len <= self.most as usize
-            && let Some(frame) = self.new_frame(len)
+            && let Some(buf) = self.tx.reuse(len)
+            && let Some(frame) = TxFrame::new(Body::Buf(buf), 0)
         {
             return Ok(frame);
         }
@@ -505,6 +514,10 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
             return;
         };
         let lines = [ports.tx, ports.rx];
+        for port in lines {
+            // What was signalled until now is seen by the look that follows.
+            let _ = self.xen.take_pending(port);
+        }
         let mut registered = lines
             .iter()
             .map(|port| self.xen.register_waker(*port, waker).is_ok());

@@ -158,3 +158,108 @@ impl<P: Platform, E> Ring<P, E> {
         self.shared().load_u32::<{ abi::RSP_PROD }>() != self.taken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netif::abi::{RxRequest, TxRequest};
+    use hypercall::shm::hosted::{Alone, Hosted, Ram, lend};
+    use hypercall::shm::{Pages, Span};
+
+    type Platform = Hosted<Alone>;
+
+    /// A ring whose indices stand at `start`, as after that many requests and answers.
+    fn ring<E>(start: u32) -> Ring<Platform, E> {
+        let platform = Hosted::new(Ram::new(1, 0x100), Alone::default());
+        let mut ring = Ring::new(lend(Pages::alloc(&platform, 1).unwrap()));
+        (ring.written, ring.published) = (start, start);
+        (ring.taken, ring.seen) = (start, start);
+        let page = page(&ring);
+        for (at, index) in [(0, 0), (4, 1), (8, 0), (12, 0)] {
+            page.store_u32(at, start.wrapping_add(index)).unwrap();
+        }
+        ring
+    }
+
+    fn page<E>(ring: &Ring<Platform, E>) -> Span<'_> {
+        ring.shared().span()
+    }
+
+    fn answers<E>(ring: &Ring<Platform, E>, produced: u32) {
+        page(ring).store_u32(abi::RSP_PROD, produced).unwrap();
+    }
+
+    #[test]
+    fn indices_wrap_around() {
+        for start in [0, 255, u32::MAX - 3, u32::MAX, 1 << 31] {
+            let mut ring = ring::<RxRequest>(start);
+            for i in 0..256u32 {
+                assert_eq!(ring.room(), 256 - i);
+                ring.next_request().write_part::<u64, 0>(&u64::from(i));
+            }
+            assert_eq!((ring.room(), ring.outstanding()), (0, 256));
+            assert!(ring.publish() && !ring.publish());
+            let produced = page(&ring).load_u32(abi::REQ_PROD).unwrap();
+            assert_eq!(produced, start.wrapping_add(256));
+            assert_eq!(ring.look(), Ok(0));
+            assert!(ring.next_answer().is_none() && !ring.has_more());
+            answers(&ring, start.wrapping_add(256));
+            assert_eq!(ring.look(), Ok(256));
+            for i in 0..256u64 {
+                let slot = ring.next_answer().unwrap();
+                assert_eq!(slot.read_part::<u64, 0>(), i);
+                ring.advance();
+            }
+            assert!(ring.next_answer().is_none());
+            assert_eq!(ring.room(), 256);
+        }
+    }
+
+    #[test]
+    fn entries_lie_where_the_host_looks() {
+        let mut ring = ring::<TxRequest>(511);
+        ring.next_request().write_part::<[u32; 3], 0>(&[1, 2, 3]);
+        let page = page(&ring);
+        let at = 64 + 255 * 12;
+        assert_eq!(page.load_u32(at), Ok(1));
+        assert_eq!(page.load_u32(at + 8), Ok(3));
+    }
+
+    #[test]
+    fn more_answers_than_requests_are_a_fault() {
+        let mut ring = ring::<TxRequest>(10);
+        ring.next_request();
+        // Written, but not shown yet.
+        answers(&ring, 11);
+        assert_eq!(ring.look(), Err(HostFault::RingIndex));
+        ring.publish();
+        assert_eq!(ring.look(), Ok(1));
+        for lie in [12, 9, 0, 10 + 257, 1 << 31, u32::MAX] {
+            answers(&ring, lie);
+            assert_eq!(ring.look(), Err(HostFault::RingIndex), "{lie}");
+        }
+        ring.shut();
+        assert!(ring.next_answer().is_none());
+    }
+
+    #[test]
+    fn the_host_is_told_when_it_wishes() {
+        let mut ring = ring::<TxRequest>(u32::MAX);
+        let wish = |ring: &Ring<_, _>, index| page(ring).store_u32(abi::REQ_EVENT, index).unwrap();
+        ring.next_request();
+        assert!(ring.publish(), "the first one");
+        ring.next_request();
+        assert!(!ring.publish(), "it is at work");
+        wish(&ring, 4);
+        ring.next_request();
+        ring.next_request();
+        assert!(!ring.publish(), "not yet");
+        ring.next_request();
+        ring.next_request();
+        assert!(ring.publish(), "the fourth was among them");
+        assert!(!ring.arm(3));
+        assert_eq!(page(&ring).load_u32(abi::RSP_EVENT), Ok(2));
+        answers(&ring, 0);
+        assert!(ring.arm(1), "one has come meanwhile");
+    }
+}

@@ -9,7 +9,7 @@ use super::ring::Ring;
 use crate::ETHERNET_HEADER;
 use crate::frame::{Body, RxFrame};
 use crate::offload::{RxChecksum, RxMeta};
-use hypercall::shm::{Boxed, Buf, Lent, OutOfPages, PAGE_SIZE, Pool};
+use hypercall::shm::{Boxed, Buf, Lent, OutOfPages, Pool, Stock};
 use hypercall::{HostFault, Platform};
 
 /// Slots of the ring.
@@ -24,6 +24,8 @@ const BATCH: u32 = 8;
 pub struct Rx<P: Platform> {
     ring: Option<Ring<P, RxRequest>>,
     pool: Option<Pool<P>>,
+    /// Pages of it that are to be posted next.
+    stock: Option<Stock>,
     /// The page in each slot that the host has.
     posted: Boxed<[Option<Buf>; SLOTS], P>,
     chain: Chain,
@@ -37,6 +39,7 @@ impl<P: Platform> Rx<P> {
         Ok(Self {
             ring: None,
             pool: None,
+            stock: None,
             posted: Boxed::new(platform, [const { None }; SLOTS])?,
             chain: Chain::default(),
             dropped: 0,
@@ -59,6 +62,7 @@ impl<P: Platform> Rx<P> {
         let grant = ring.grant();
         self.release();
         self.ring = Some(ring);
+        self.stock = self.pool.as_ref().map(Pool::stock);
         self.chain = Chain::new(rules);
         self.fill();
         grant
@@ -79,6 +83,7 @@ impl<P: Platform> Rx<P> {
     /// The host has let go: all pages go back to the pool.
     pub fn release(&mut self) {
         self.posted.fill_with(|| None);
+        self.stock = None;
         self.chain = Chain::default();
     }
 
@@ -86,6 +91,12 @@ impl<P: Platform> Rx<P> {
     pub fn posted(&self) -> usize {
         let ring = self.ring.as_ref();
         ring.map_or(0, |ring| ring.outstanding() as usize)
+    }
+
+    /// Pages that the host may receive into, or that are to be posted next.
+    pub fn free(&self) -> usize {
+        let stock = self.stock.as_ref().map_or(0, Stock::len);
+        self.posted().wrapping_add(stock)
     }
 
     /// Whether so few pages are posted that the host may hold frames back.
@@ -111,12 +122,12 @@ impl<P: Platform> Rx<P> {
         }
         let place = self.posted.get_mut(usize::from(slot))?;
         let posted = place.as_mut()?;
-        let page = self.pool.as_ref()?.alloc(PAGE_SIZE)?;
-        let gref = page.only_segment(PAGE_SIZE as u32)?.token as u32;
         // A negative status is a length beyond the page, too.
         if !posted.place(answer.offset, len) {
             return None;
         }
+        let page = self.stock.as_mut()?.page()?;
+        let gref = page.whole_page()? as u32;
         let buf = place.replace(page)?;
         ring.advance();
         let request = RxRequest {
@@ -177,18 +188,18 @@ impl<P: Platform> Rx<P> {
 
     /// Posts pages until the ring is full or the pool empty.
     pub fn fill(&mut self) {
-        let (Some(ring), Some(pool)) = (&mut self.ring, &self.pool) else {
+        let (Some(ring), Some(stock)) = (&mut self.ring, &mut self.stock) else {
             return;
         };
         while ring.room() != 0
-            && let Some(page) = pool.alloc(PAGE_SIZE)
-            && let Some(piece) = page.only_segment(PAGE_SIZE as u32)
+            && let Some(page) = stock.page()
+            && let Some(token) = page.whole_page()
         {
             let slot = ring.written() as u8;
             let request = RxRequest {
                 id: slot.into(),
                 pad: 0,
-                gref: piece.token as u32,
+                gref: token as u32,
             };
             ring.next_request().write_part::<u64, 0>(&request.word());
             if let Some(place) = self.posted.get_mut(usize::from(slot)) {

@@ -1,8 +1,8 @@
 //! Frames on their way to the host: the ring to send by, and the table of what is in flight.
 
 use super::abi::{
-    ExtraInfo, RSP_DROPPED, RSP_ERROR, RSP_NULL, RSP_OKAY, TXF_EXTRA_INFO, TXF_MORE_DATA,
-    TxRequest, TxResponse,
+    ExtraInfo, RING_SIZE, RSP_DROPPED, RSP_ERROR, RSP_NULL, RSP_OKAY, TXF_EXTRA_INFO,
+    TXF_MORE_DATA, TxRequest, TxResponse,
 };
 use super::ring::Ring;
 use crate::ETHERNET_HEADER;
@@ -13,12 +13,12 @@ use hypercall::{HostFault, Platform};
 /// Ids there are: what a ring holds.
 const IDS: usize = 256;
 
-/// What is known of an id that is not free, beside its buffer.
+/// What is known of an id that is not one of a frame of one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Note {
-    /// A frame of one piece; without a buffer, nothing.
-    Plain,
-    /// The first piece of a frame of more slots, of which so many are to be answered still.
+    /// Nothing.
+    None,
+    /// The first piece of a frame of more, of which so many are to be answered still.
     Head {
         left: u8,
         answered: bool,
@@ -26,16 +26,17 @@ enum Note {
     },
     /// Another piece of the frame that starts with this id.
     Piece { head: u8 },
-    /// An extra, whose answer names nothing; and the next of those in flight.
-    Extra { next: Option<u8> },
 }
 
-/// A table that is too large to be moved about.
+/// Tables that are too large to be moved about, by id.
 struct Table {
-    bufs: [Option<Buf>; IDS],
+    /// Frames of one piece in flight.
+    plain: [Option<Buf>; IDS],
+    /// Frames of more pieces in flight, by their first.
+    long: [Option<Buf>; IDS],
     notes: [Note; IDS],
-    /// Ids that are free: as many as there is room.
-    free: [u8; IDS],
+    /// Pages to be used again before the pool is asked, as many as `Tx::spare` says.
+    spare: [Option<Buf>; IDS],
 }
 
 /// How frames are sent.
@@ -43,13 +44,16 @@ pub struct Tx<P: Platform> {
     ring: Option<Ring<P, TxRequest>>,
     pool: Option<Pool<P>>,
     table: Boxed<Table, P>,
-    /// Free ids; 0 also while nothing may be sent. Never more than the ring has room for.
-    room: u32,
-    /// Free ids while nothing may be sent.
-    shut: u32,
-    /// Ids in flight that are not a frame's first.
-    others: u32,
-    extra: Option<u8>,
+    /// Requests that may be outstanding: none while nothing may be sent.
+    limit: u32,
+    /// Pages to be used again.
+    spare: usize,
+    /// Ids with a note.
+    noted: u32,
+    /// Of those, first pieces that were answered, while others of their frame were not.
+    waiting: u32,
+    /// Extras in flight.
+    extras: u32,
     /// Frames the host said it did not send.
     pub errors: u64,
 }
@@ -60,19 +64,21 @@ impl<P: Platform> Tx<P> {
         let table = Boxed::new(
             platform,
             Table {
-                bufs: [const { None }; IDS],
-                notes: [Note::Plain; IDS],
-                free: [0; IDS],
+                plain: [const { None }; IDS],
+                long: [const { None }; IDS],
+                notes: [Note::None; IDS],
+                spare: [const { None }; IDS],
             },
         )?;
         Ok(Self {
             ring: None,
             pool: None,
             table,
-            room: 0,
-            shut: 0,
-            others: 0,
-            extra: None,
+            limit: 0,
+            spare: 0,
+            noted: 0,
+            waiting: 0,
+            extras: 0,
             errors: 0,
         })
     }
@@ -94,15 +100,13 @@ impl<P: Platform> Tx<P> {
         let grant = ring.grant();
         self.ring = Some(ring);
         self.release();
-        self.room = IDS as u32;
-        self.shut = 0;
+        self.limit = RING_SIZE;
         grant
     }
 
     /// Takes and sends no more. What is in flight stays with the host.
     pub fn stop(&mut self) {
-        self.shut = self.shut.max(self.room);
-        self.room = 0;
+        self.limit = 0;
         if let Some(ring) = &mut self.ring {
             ring.shut();
         }
@@ -116,21 +120,48 @@ impl<P: Platform> Tx<P> {
 
     /// The host has let go: all frames go back to the pool.
     pub fn release(&mut self) {
-        self.table.bufs.fill_with(|| None);
-        self.table.notes = [Note::Plain; IDS];
-        for (id, free) in self.table.free.iter_mut().enumerate() {
-            *free = id as u8;
-        }
-        self.others = 0;
-        self.extra = None;
-        self.shut = IDS as u32;
-        self.room = 0;
+        self.table.plain.fill_with(|| None);
+        self.table.long.fill_with(|| None);
+        self.table.notes = [Note::None; IDS];
+        self.free_spare();
+        self.limit = 0;
+        self.noted = 0;
+        self.waiting = 0;
+        self.extras = 0;
+    }
+
+    /// Gives the pages that are to be used again to the pool, where larger frames find them.
+    #[cold]
+    pub fn free_spare(&mut self) {
+        self.table.spare.fill_with(|| None);
+        self.spare = 0;
+    }
+
+    /// Pages to be used again.
+    pub fn spare(&self) -> usize {
+        self.spare
     }
 
     /// Frames the host has.
     pub fn in_flight(&self) -> usize {
-        let taken = (IDS as u32).wrapping_sub(self.room.max(self.shut));
-        taken.wrapping_sub(self.others) as usize
+        if self.noted == 0
+            && self.extras == 0
+            && let Some(ring) = &self.ring
+        {
+            return ring.outstanding() as usize;
+        }
+        let table = &*self.table;
+        let frames = table.plain.iter().chain(&table.long);
+        frames.filter(|frame| frame.is_some()).count()
+    }
+
+    /// A buffer of up to a page that was used before; `None` while there is none.
+    #[inline(always)]
+    pub fn reuse(&mut self, len: usize) -> Option<Buf> {
+        let last = self.spare.checked_sub(1)?;
+        let mut buf = self.table.spare.get_mut(last)?.take()?;
+        self.spare = last;
+        buf.place(0, len as u16).then_some(buf)
     }
 
     /// The only piece of a frame as most are, which goes out by [`send_plain`](Self::send_plain);
@@ -140,10 +171,16 @@ impl<P: Platform> Tx<P> {
         let Body::Buf(buf) = frame.body() else {
             return None;
         };
-        if self.room == 0 || !frame.meta.is_plain() || frame.headroom() != 0 {
+        if !frame.meta.is_plain() || frame.headroom() != 0 || !buf.is_from(self.pool.as_ref()?) {
             return None;
         }
-        if !buf.is_from(self.pool.as_ref()?) {
+        let ring = self.ring.as_ref()?;
+        // As long as answers come in order, an id is its place on the ring.
+        let id = usize::from(ring.written() as u8);
+        if ring.outstanding() >= self.limit
+            || self.noted != 0
+            || self.table.plain.get(id)?.is_some()
+        {
             return None;
         }
         let piece = buf.only_segment(most)?;
@@ -156,12 +193,8 @@ impl<P: Platform> Tx<P> {
         let Some(ring) = &mut self.ring else {
             return;
         };
-        self.room = self.room.wrapping_sub(1);
-        let table = &mut *self.table;
-        let Some(id) = table.free.get(usize::from(self.room as u8)).copied() else {
-            return;
-        };
-        if let Some(place) = table.bufs.get_mut(usize::from(id)) {
+        let id = ring.written() as u8;
+        if let Some(place) = self.table.plain.get_mut(usize::from(id)) {
             // The id was free, so there is no old buffer to drop.
             core::mem::forget(place.replace(buf));
         }
@@ -176,9 +209,11 @@ impl<P: Platform> Tx<P> {
             .write_part::<[u32; 3], 0>(&request.words());
     }
 
-    /// Whether so many more slots would go onto the ring.
+    /// Whether so many more slots would go onto the ring, and find ids.
     pub fn has_room(&self, slots: usize) -> bool {
-        self.room as usize >= slots
+        let outstanding = self.ring.as_ref().map_or(0, Ring::outstanding);
+        let used = outstanding.wrapping_add(self.waiting) as usize;
+        used.saturating_add(slots) <= self.limit as usize
     }
 
     /// Puts a frame of any pieces, flags and an extra onto the ring, which has room for it.
@@ -186,30 +221,15 @@ impl<P: Platform> Tx<P> {
         let (mut pieces, total) = (buf.segments(), buf.len() as u16);
         let slots = pieces.count();
         let Some(first) = pieces.next() else { return };
-        let Some(head) = self.take_id() else { return };
+        let Some(head) = self.find_id() else { return };
         let mut flags = flags;
         if extra.is_some() {
             flags |= TXF_EXTRA_INFO;
         }
         if slots > 1 {
             flags |= TXF_MORE_DATA;
-        }
-        self.write(first, head, flags, total);
-        if let Some(extra) = extra {
-            self.write_extra(extra);
-        }
-        let mut left = 1u8;
-        for piece in pieces {
-            left = left.wrapping_add(1);
-            let Some(id) = self.take_id() else { break };
-            self.others = self.others.wrapping_add(1);
-            self.note(id, Note::Piece { head });
-            let more = usize::from(left) < slots;
-            let flags = if more { TXF_MORE_DATA } else { 0 };
-            self.write(piece, id, flags, piece.len);
-        }
-        if slots > 1 {
             let (answered, failed) = (false, false);
+            let left = slots as u8;
             self.note(
                 head,
                 Note::Head {
@@ -219,7 +239,27 @@ impl<P: Platform> Tx<P> {
                 },
             );
         }
-        if let Some(place) = self.table.bufs.get_mut(usize::from(head)) {
+        self.write(first, head, flags, total);
+        if let Some(extra) = extra
+            && let Some(ring) = &mut self.ring
+        {
+            ring.next_request()
+                .write_part::<[u32; 2], 0>(&extra.words());
+            self.extras = self.extras.wrapping_add(1);
+        }
+        for (index, piece) in pieces.enumerate() {
+            let Some(id) = self.find_id() else { break };
+            self.note(id, Note::Piece { head });
+            let more = index.wrapping_add(2) < slots;
+            let flags = if more { TXF_MORE_DATA } else { 0 };
+            self.write(piece, id, flags, piece.len);
+        }
+        let table = &mut *self.table;
+        let frames = match slots {
+            1 => &mut table.plain,
+            _ => &mut table.long,
+        };
+        if let Some(place) = frames.get_mut(usize::from(head)) {
             *place = Some(buf);
         }
     }
@@ -238,34 +278,24 @@ impl<P: Platform> Tx<P> {
         }
     }
 
-    fn write_extra(&mut self, extra: ExtraInfo) {
-        // An extra keeps an id too, so that free ids never are more than the ring has room for.
-        if let Some(id) = self.take_id() {
-            self.note(id, Note::Extra { next: self.extra });
-            self.others = self.others.wrapping_add(1);
-            self.extra = Some(id);
-        }
-        if let Some(ring) = &mut self.ring {
-            ring.next_request()
-                .write_part::<[u32; 2], 0>(&extra.words());
-        }
-    }
-
-    fn take_id(&mut self) -> Option<u8> {
-        self.room = self.room.checked_sub(1)?;
-        self.table.free.get(self.room as usize).copied()
-    }
-
-    #[inline(always)]
-    fn give_id(&mut self, id: u8) {
-        if let Some(place) = self.table.free.get_mut(usize::from(self.room as u8)) {
-            *place = id;
-        }
-        self.room = self.room.wrapping_add(1);
+    /// An id that is free: the next place on the ring, unless answers came out of order.
+    fn find_id(&self) -> Option<u8> {
+        let next = self.ring.as_ref()?.written() as u8;
+        let free = |id: &u8| {
+            let id = usize::from(*id);
+            self.table.notes.get(id) == Some(&Note::None)
+                && self.table.plain.get(id).is_some_and(Option::is_none)
+        };
+        (0..=u8::MAX).map(|i| next.wrapping_add(i)).find(free)
     }
 
     fn note(&mut self, id: u8, note: Note) {
         if let Some(place) = self.table.notes.get_mut(usize::from(id)) {
+            match (*place == Note::None, note == Note::None) {
+                (true, false) => self.noted = self.noted.wrapping_add(1),
+                (false, true) => self.noted = self.noted.wrapping_sub(1),
+                _ => {}
+            }
             *place = note;
         }
     }
@@ -309,33 +339,33 @@ impl<P: Platform> Tx<P> {
     }
 
     fn collect(&mut self) -> Result<(), HostFault> {
-        while let Some(ring) = &mut self.ring
-            && let Some(slot) = ring.next_answer()
-        {
-            let answer = TxResponse::from_word(slot.read_part::<u32, 0>());
-            ring.advance();
-            if !self.finish_plain(answer) {
-                self.finish(answer)?;
-            }
+        while let Some(answer) = self.collect_plain() {
+            self.finish(answer)?;
         }
         Ok(())
     }
 
-    /// Ends what most answers end: a frame of one piece, by success. `false` when it is anything
-    /// else; then nothing was done.
+    /// Ends what most answers end: frames of one piece, by success. Returns the first answer that
+    /// is anything else.
     #[inline(always)]
-    fn finish_plain(&mut self, answer: TxResponse) -> bool {
-        let at = usize::from(answer.id);
+    fn collect_plain(&mut self) -> Option<TxResponse> {
+        let ring = self.ring.as_mut()?;
         let table = &mut *self.table;
-        if answer.status != RSP_OKAY || table.notes.get(at) != Some(&Note::Plain) {
-            return false;
+        while let Some(slot) = ring.next_answer() {
+            let word = slot.read_part::<u32, 0>();
+            ring.advance();
+            const { assert!(RSP_OKAY == 0) };
+            // Success, with an id in range, is a small number.
+            let Some(buf) = table.plain.get_mut(word as usize).and_then(Option::take) else {
+                return Some(TxResponse::from_word(word));
+            };
+            if let Some(place) = table.spare.get_mut(self.spare) {
+                // There is nothing yet at this place.
+                core::mem::forget(place.replace(buf));
+                self.spare = self.spare.wrapping_add(1);
+            }
         }
-        let Some(buf) = table.bufs.get_mut(at).and_then(Option::take) else {
-            return false;
-        };
-        drop(buf);
-        self.give_id(answer.id as u8);
-        true
+        None
     }
 
     #[cold]
@@ -343,50 +373,52 @@ impl<P: Platform> Tx<P> {
         let failed = match answer.status {
             RSP_OKAY => false,
             RSP_ERROR | RSP_DROPPED => true,
-            RSP_NULL => return self.finish_extra(),
+            RSP_NULL => {
+                let extras = self.extras.checked_sub(1);
+                self.extras = extras.ok_or(HostFault::UnknownId)?;
+                return Ok(());
+            }
             status if status < 0 => true,
             _ => return Err(HostFault::Malformed),
         };
         let id = u8::try_from(answer.id).map_err(|_| HostFault::UnknownId)?;
-        match self.note_of(id) {
-            Note::Plain => {
-                let buf = self.table.bufs.get_mut(usize::from(id));
-                let buf = buf.and_then(Option::take).ok_or(HostFault::UnknownId)?;
-                drop(buf);
+        let note = self.table.notes.get(usize::from(id));
+        match note.copied().unwrap_or(Note::None) {
+            Note::None => {
+                let buf = self.table.plain.get_mut(usize::from(id));
+                drop(buf.and_then(Option::take).ok_or(HostFault::UnknownId)?);
                 self.errors = self.errors.wrapping_add(failed.into());
-                self.give_id(id);
                 Ok(())
             }
-            Note::Head { answered: true, .. } | Note::Extra { .. } => Err(HostFault::UnknownId),
+            Note::Head { answered: true, .. } => Err(HostFault::UnknownId),
             Note::Head { .. } => self.finish_piece(id, id, failed),
             Note::Piece { head } => {
-                self.note(id, Note::Plain);
-                self.others = self.others.wrapping_sub(1);
-                self.give_id(id);
+                self.note(id, Note::None);
                 self.finish_piece(head, id, failed)
             }
         }
     }
 
-    fn note_of(&self, id: u8) -> Note {
-        let note = self.table.notes.get(usize::from(id));
-        note.copied().unwrap_or(Note::Plain)
-    }
-
-    /// One slot of a frame of several was answered.
+    /// One piece of a frame of several was answered.
     fn finish_piece(&mut self, head: u8, id: u8, bad: bool) -> Result<(), HostFault> {
-        let Note::Head {
+        let Some(Note::Head {
             left,
             answered,
             failed,
-        } = self.note_of(head)
+        }) = self.table.notes.get(usize::from(head)).copied()
         else {
             return Err(HostFault::UnknownId);
         };
         let failed = failed || bad;
+        if answered {
+            self.waiting = self.waiting.wrapping_sub(1);
+        }
         if left > 1 {
             let left = left.wrapping_sub(1);
             let answered = answered || head == id;
+            if answered {
+                self.waiting = self.waiting.wrapping_add(1);
+            }
             self.note(
                 head,
                 Note::Head {
@@ -397,24 +429,11 @@ impl<P: Platform> Tx<P> {
             );
             return Ok(());
         }
-        self.note(head, Note::Plain);
-        if let Some(place) = self.table.bufs.get_mut(usize::from(head)) {
+        self.note(head, Note::None);
+        if let Some(place) = self.table.long.get_mut(usize::from(head)) {
             *place = None;
         }
         self.errors = self.errors.wrapping_add(failed.into());
-        self.give_id(head);
-        Ok(())
-    }
-
-    fn finish_extra(&mut self) -> Result<(), HostFault> {
-        let id = self.extra.ok_or(HostFault::UnknownId)?;
-        let Note::Extra { next } = self.note_of(id) else {
-            return Err(HostFault::UnknownId);
-        };
-        self.extra = next;
-        self.note(id, Note::Plain);
-        self.others = self.others.wrapping_sub(1);
-        self.give_id(id);
         Ok(())
     }
 }

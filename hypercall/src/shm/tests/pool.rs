@@ -300,3 +300,39 @@ fn a_boxed_value_lives_in_pages_and_is_dropped_once() {
     assert!(Boxed::new(&platform, [0u8; 7 * PAGE_SIZE]).is_err());
     assert_eq!(*Boxed::new(&platform, ()).unwrap(), ());
 }
+
+#[test]
+fn a_stock_draws_many_pages_and_gives_back_the_rest() {
+    let platform = platform(200);
+    let pool = pool(&platform, 130);
+    let held = pool.alloc(3 * PAGE_SIZE).unwrap();
+    let mut stock = pool.stock();
+    assert!(stock.is_empty() && pool.free_pages() == 127);
+    let first = stock.page().unwrap();
+    assert_eq!((first.len(), first.pages()), (PAGE_SIZE, 1));
+    assert_eq!(stock.len() + 1 + pool.free_pages(), 127);
+    let mut bufs = vec![first];
+    bufs.extend(std::iter::from_fn(|| stock.page()));
+    assert_eq!((bufs.len(), stock.len(), pool.free_pages()), (127, 0, 0));
+    let mut tokens: Vec<_> = bufs
+        .iter()
+        .chain([&held])
+        .flat_map(segments)
+        .map(|s| s.0)
+        .collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(tokens.len(), 130);
+    bufs.truncate(50);
+    let again = stock.page().unwrap();
+    drop((stock, bufs));
+    assert_eq!(pool.free_pages(), 126);
+    let pool = pool.close().unwrap_err();
+    drop((again, held));
+    assert_eq!(pool.free_pages(), 130);
+    let mut stock = pool.stock();
+    let page = stock.page();
+    let pool = pool.close().unwrap_err();
+    drop((page, stock));
+    assert!(pool.close().is_ok());
+}
