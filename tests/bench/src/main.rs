@@ -10,12 +10,19 @@
 //! The caller is the same for all: an array with a place for each buffer, from which it submits in
 //! order, and into which it puts what comes back. `count` tells drivers from hosts, `hosts` brings
 //! the simulated ones up, `block` has our drivers of disks and `virtio` the yardstick.
+//!
+//! For networks WHICH is `netif-tx` or `netif-rx` (frames of 64 bytes; with `-1514` full ones, with
+//! `-tso` TCP segments of 64 KiB), and a request is a frame sent, or received and dropped; the
+//! yardstick is `virtio-net-tx` and `virtio-net-rx`.
 
 mod block;
 mod count;
 mod hosts;
+mod net;
 mod virtio;
+mod virtio_net;
 
+use net::Size;
 use std::ops::Sub;
 use std::process::ExitCode;
 
@@ -67,6 +74,8 @@ fn main() -> ExitCode {
     let depth = match which {
         "virtio" => depth.min(5),
         "virtio-indirect" => depth.min(16),
+        // What the rings hold.
+        "netif-tx-tso" | "netif-rx-tso" => depth.min(12),
         _ => depth,
     };
     let measure = match which {
@@ -74,6 +83,14 @@ fn main() -> ExitCode {
         "storvsc" => block::storvsc(depth, batches),
         "virtio" => virtio::run(false, depth, batches),
         "virtio-indirect" => virtio::run(true, depth, batches),
+        "netif-tx" => net::netif_tx(Size::Small, depth, batches),
+        "netif-tx-1514" => net::netif_tx(Size::Full, depth, batches),
+        "netif-tx-tso" => net::netif_tx(Size::Segment, depth, batches),
+        "netif-rx" => net::netif_rx(Size::Small, depth, batches),
+        "netif-rx-1514" => net::netif_rx(Size::Full, depth, batches),
+        "netif-rx-tso" => net::netif_rx(Size::Segment, depth, batches),
+        "virtio-net-tx" => virtio_net::tx(depth, batches),
+        "virtio-net-rx" => virtio_net::rx(depth, batches),
         _ => return usage(),
     };
     println!(
@@ -91,7 +108,10 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: pv-bench blkif|storvsc|virtio|virtio-indirect DEPTH(1-32) BATCHES");
+    eprintln!(
+        "usage: pv-bench blkif|storvsc|virtio|virtio-indirect|netif-(tx|rx)[-1514|-tso]|\
+         virtio-net-(tx|rx) DEPTH(1-32) BATCHES"
+    );
     ExitCode::FAILURE
 }
 
@@ -132,5 +152,30 @@ mod tests {
         // Its queue holds 5 requests without indirect descriptors, and 16 with.
         assert_eq!(virtio::run(false, 5, 20).requests, 100);
         assert_eq!(virtio::run(true, 16, 20).requests, 320);
+    }
+
+    #[test]
+    fn frames_cost_no_grant_and_no_copy_and_a_batch_one_signal_or_interrupt() {
+        for size in [Size::Small, Size::Full, Size::Segment] {
+            let sent = net::netif_tx(size, 12, 50);
+            let signals = Counted {
+                hypercalls: 50,
+                signals: 50,
+                ..Counted::default()
+            };
+            assert_eq!((sent.requests, sent.counted), (600, signals));
+            let received = net::netif_rx(size, 12, 50);
+            let interrupts = Counted {
+                interrupts: 50,
+                ..Counted::default()
+            };
+            assert_eq!((received.requests, received.counted), (600, interrupts));
+        }
+    }
+
+    #[test]
+    fn the_yardstick_for_networks_moves_its_frames() {
+        assert_eq!(virtio_net::tx(32, 20).requests, 640);
+        assert_eq!(virtio_net::rx(32, 20).requests, 640);
     }
 }

@@ -14,7 +14,7 @@ use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A platform where physical addresses are virtual ones, and sharing costs nothing.
-struct Identity;
+pub struct Identity;
 
 fn layout(pages: usize) -> Layout {
     Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).expect("a few pages")
@@ -60,12 +60,12 @@ const VERSION_1: u64 = 1 << 32;
 const EVENT_IDX: u64 = 1 << 29;
 const INDIRECT_DESC: u64 = 1 << 28;
 
-fn load<T: Copy>(at: usize) -> T {
+pub fn load<T: Copy>(at: usize) -> T {
     // SAFETY: addresses are those of the queue the driver set up, or of what its descriptors name.
     unsafe { std::ptr::with_exposed_provenance::<T>(at).read_volatile() }
 }
 
-fn store<T>(at: usize, value: T) {
+pub fn store<T>(at: usize, value: T) {
     // SAFETY: as in `load`.
     unsafe { std::ptr::with_exposed_provenance_mut::<T>(at).write_volatile(value) }
 }
