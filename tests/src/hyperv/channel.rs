@@ -170,6 +170,11 @@ impl Open {
         self.waits_for_room = false;
     }
 
+    /// Whether the guest wrote what was not read yet, and it can be read.
+    pub fn has_unread(&self, memory: &dyn GuestMemory) -> bool {
+        !self.broken && self.incoming.is_empty(memory) == Ok(false)
+    }
+
     /// Whether a guest's fault stopped this channel for good.
     pub fn is_broken(&self) -> bool {
         self.broken

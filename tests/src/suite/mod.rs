@@ -6,8 +6,11 @@ pub mod lab;
 mod lab_hyperv;
 mod lab_xen;
 pub mod net;
+pub mod net_costs;
 mod net_every;
 pub mod net_lab;
+pub mod net_life;
+pub mod net_model;
 mod net_xen;
 
 pub use lab_hyperv::HyperVLab;

@@ -6,7 +6,7 @@ use crate::hyperv::abi::{
     ModifyChannel, ModifyChannelResponse, NT_SUCCESS, NT_UNSUCCESSFUL, OfferChannel, OpenChannel,
     OpenResult, VersionResponse, message, version,
 };
-use crate::hyperv::channel::{Closing, Open};
+use crate::hyperv::channel::{Action, Closing, Open};
 use crate::memory::GuestMemory;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -53,7 +53,7 @@ impl VmbusServer {
             message::GPADL_BODY => self.gpadl_body(rest),
             message::GPADL_TEARDOWN => self.gpadl_teardown(rest),
             message::OPEN_CHANNEL => self.open_channel(rest, memory),
-            message::CLOSE_CHANNEL => self.close_channel(rest),
+            message::CLOSE_CHANNEL => self.close_channel(rest, memory),
             message::RELID_RELEASED => self.relid_released(rest),
             message::MODIFY_CHANNEL => self.modify_channel(rest),
             _ => None,
@@ -312,17 +312,27 @@ impl VmbusServer {
         Some(())
     }
 
-    fn close_channel(&mut self, rest: &[u8]) -> Option<()> {
+    fn close_channel(&mut self, rest: &[u8], memory: &dyn GuestMemory) -> Option<()> {
         let (relid, _) = body::<u32>(rest)?;
         let place = self.place_of(relid)?;
         match self.channels[place].state {
             State::Open(_) => {
+                self.read_out(place, memory);
                 self.close_device(place);
                 Some(())
             }
             // The close and the rescind crossed.
             State::Rescinded => Some(()),
             State::Offered | State::Hidden => None,
+        }
+    }
+
+    /// What the guest wrote before it closed a channel is read before it is closed.
+    fn read_out(&mut self, place: usize, memory: &dyn GuestMemory) {
+        while let State::Open(open) = &self.channels[place].state
+            && open.has_unread(memory)
+        {
+            self.channel_step(place, Action::Read, memory);
         }
     }
 
