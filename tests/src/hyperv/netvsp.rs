@@ -221,6 +221,11 @@ impl Netvsp {
         self.misdeeds.add(misdeed);
     }
 
+    /// Does nothing wrong any more.
+    pub fn behave(&mut self) {
+        self.misdeeds = Misdeeds::default();
+    }
+
     /// The line's end.
     pub fn port_mut(&mut self) -> &mut dyn Port {
         self.port.as_mut()

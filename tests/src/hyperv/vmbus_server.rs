@@ -89,6 +89,9 @@ pub struct OutEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceId(usize);
 
+/// The index of a rescinded channel whose device has another one by now: only its id is left.
+const NO_CHANNEL: u16 = u16::MAX;
+
 /// What the guest knows of a channel.
 #[derive(Debug)]
 enum State {
@@ -233,12 +236,26 @@ impl VmbusServer {
         }
     }
 
-    /// Offers a hidden device again, under a new id.
+    /// Offers a device again that is hidden, or that the guest has not let go of yet; under a new
+    /// id, in any case.
     pub fn offer_again(&mut self, id: DeviceId) {
-        if let Some(place) = self.place(id, 0)
-            && matches!(self.channels[place].state, State::Hidden)
-        {
-            self.offer(place);
+        let Some(place) = self.place(id, 0) else {
+            return;
+        };
+        match self.channels[place].state {
+            State::Hidden => self.offer(place),
+            State::Rescinded => {
+                self.channels[place].index = NO_CHANNEL;
+                self.channels.push(Channel {
+                    relid: 0,
+                    late: false,
+                    state: State::Hidden,
+                    device: id.0,
+                    index: 0,
+                });
+                self.offer(self.channels.len() - 1);
+            }
+            State::Offered | State::Open(_) => {}
         }
     }
 
