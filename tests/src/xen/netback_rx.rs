@@ -147,8 +147,13 @@ impl NetBack {
     /// Fills one buffer, or lets one go for an extra.
     fn fill<M: GuestMemory>(&mut self, site: &mut Site<'_, M>, n: usize) -> Result<(), BadAddress> {
         let (offset, room) = (self.habits.rx_offset, self.room());
-        let mischief = Plan::strike_if(&mut site.hostile.net, NetMischief::of_receive);
         let queue = &mut self.queues[n];
+        let started = queue.filling.as_ref().is_some_and(|f| f.started);
+        let mischief = Plan::strike_if(&mut site.hostile.net, |what| match what {
+            // Only the first slot of a frame can announce extras.
+            NetMischief::RxExtra { .. } | NetMischief::RxGso { .. } => !started,
+            what => what.of_receive(),
+        });
         let (Some(mut filling), Some(buffer)) =
             (queue.filling.take(), queue.buffers.posted.pop_front())
         else {
@@ -163,7 +168,7 @@ impl NetBack {
             }
             Some(NetMischief::RxScribble) => queue.rx.scribble(site.mem, 0xa5)?,
             Some(NetMischief::RxNoEvent) => event = false,
-            Some(NetMischief::RxExtra { kind, flags }) if !filling.started => {
+            Some(NetMischief::RxExtra { kind, flags }) => {
                 filling.flags |= RX_EXTRA_INFO;
                 let body = [0xa5; 6];
                 filling.extras.push_back(Extra { kind, flags, body });
@@ -173,7 +178,7 @@ impl NetBack {
                 filling.extras.push_back(Extra::gso(1000, GSO_TCPV4));
                 filling.extras.push_back(Extra::gso(1000, GSO_TCPV4));
             }
-            Some(NetMischief::RxGso { size, kind }) if !filling.started => {
+            Some(NetMischief::RxGso { size, kind }) => {
                 filling.flags |= RX_EXTRA_INFO;
                 filling.extras.push_back(Extra::gso(size, kind));
             }
