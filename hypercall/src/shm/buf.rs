@@ -209,6 +209,18 @@ impl Buf {
         true
     }
 
+    /// A view of the bytes in the first page; `None` of an empty buffer. What is copied by it is
+    /// not counted: it is for headers that a driver puts before the caller's bytes.
+    pub fn head(&self) -> Option<Span<'_>> {
+        let link = self.first_link();
+        let page = self.first().index();
+        // SAFETY: the page is this buffer's, so it exists and is lent memory without references,
+        // for as long as the buffer is borrowed.
+        let page = unsafe { Span::new(self.header().data(page), PAGE_SIZE) };
+        let (offset, len) = (link.offset().into(), link.len().into());
+        page.part(offset, len).ok().filter(|span| !span.is_empty())
+    }
+
     /// Whether it came from `pool`.
     #[inline(always)]
     pub fn is_from<P: Platform>(&self, pool: &Pool<P>) -> bool {

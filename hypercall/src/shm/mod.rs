@@ -29,6 +29,7 @@ mod stock;
 #[cfg(all(test, feature = "hosted"))]
 #[expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 mod tests;
+mod tickets;
 mod words;
 
 pub use boxed::Boxed;
@@ -37,9 +38,10 @@ pub use lent::{Access, Lent};
 pub use page::{Page, Slot, full_barrier};
 pub use pages::{HostPage, OutOfPages, Pages};
 pub use pool::{Pool, PoolError};
-pub use sections::{Section, Sections, Ticket};
+pub use sections::{Section, Sections};
 pub use span::{OutOfSpan, Span};
 pub use stock::Stock;
+pub use tickets::Tickets;
 pub use words::Words;
 
 pub use crate::platform::PAGE_SIZE;

@@ -1,44 +1,41 @@
 //! A lent run of which parts are out at a time: the send and receive buffers of a NIC.
+//!
+//! ```text
+//! Sections ── tickets ─▶ Tickets ── reserve, take ─▶ Section ── drop ─▶ its ticket is idle
+//!  owns the run          one owner's                one piece of bytes
+//! ```
+//!
+//! Why the parts may outlive everything but the memory: a section is counted by its ticket, whose
+//! bit is set again by the last one to go, as its last touch of the run's records; a [`Tickets`]
+//! has its blocks marked as taken until its own last touch. [`Sections::close`] gives the memory up
+//! only when no block is taken and every bit is set.
 
 use super::lent::Lent;
 use super::pages::Pages;
 use super::pool::PoolError;
+use super::tickets::{Block, Entry, Header, Tickets};
 use super::{OutOfSpan, PAGE_SIZE, Span};
 use crate::platform::Platform;
+use core::cell::UnsafeCell;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// More sections than this are not opened on one ticket, so that their count never wraps.
-const MOST: u32 = 1 << 31;
-
-/// What sections need of their run, whatever platform it came from. It lives in pages of its own.
-struct Header {
-    data: NonNull<u8>,
-    bytes: usize,
-    /// By ticket: its sections that are open, and one while it is taken.
-    counts: NonNull<AtomicU32>,
-    /// A bit for each ticket that is free to be taken.
-    idle: NonNull<AtomicU64>,
-    tickets: u16,
-    copied: AtomicU64,
-}
-
-/// A lent run, handed out as [`Section`]s that are counted by [`Ticket`]s: one for each packet of
-/// a receive buffer, or one for each section of a send buffer. A ticket is idle when it and all of
-/// its sections were dropped; then [`take_idle`](Self::take_idle) finds it.
+/// A lent run, handed out as [`Section`]s, which are counted by tickets: one for each packet of
+/// a receive buffer, or one for each section of a send buffer. Tickets come in blocks of 64, and
+/// each block is one owner's: see [`Tickets`].
 ///
-/// Tickets and sections are plain owned values: they may cross threads and outlive this handle.
-/// Sections may overlap if the owner (or the host behind it) says so: their bytes are only ever
-/// copied.
+/// Sections are plain owned values: they may cross threads and outlive this handle. They may
+/// overlap if their owner (or the host behind it) says so: their bytes are only ever copied.
 pub struct Sections<P: Platform> {
     header: NonNull<Header>,
     lent: ManuallyDrop<Lent<P>>,
     own: ManuallyDrop<Pages<P>>,
 }
 
-// SAFETY: what is behind the header is reached by atomics and by copies.
+// SAFETY: what is behind the header is reached by atomics, by copies, and by the one owner of a
+// block.
 unsafe impl<P: Platform> Send for Sections<P> {}
 // SAFETY: as above.
 unsafe impl<P: Platform> Sync for Sections<P> {}
@@ -48,52 +45,61 @@ impl<P: Platform> fmt::Debug for Sections<P> {
         let header = self.header();
         write!(
             f,
-            "Sections({} bytes, {} tickets)",
-            header.bytes, header.tickets
+            "Sections({} bytes, {} blocks of tickets)",
+            header.bytes, header.blocks
         )
     }
 }
 
 impl<P: Platform> Sections<P> {
-    /// Makes a run ready to be handed out, under `tickets` tickets, all of them idle.
+    /// Makes a run ready to be handed out, under `blocks` blocks of 64 tickets, all of them idle.
     ///
     /// # Errors
-    /// [`PoolError`], with the run.
-    pub fn new(lent: Lent<P>, tickets: u16) -> Result<Self, (PoolError, Lent<P>)> {
+    /// [`PoolError`], with the run: it is 4 GiB or more, or there are more than 1023 blocks.
+    pub fn new(lent: Lent<P>, blocks: u16) -> Result<Self, (PoolError, Lent<P>)> {
         let bytes = lent.count().saturating_mul(PAGE_SIZE);
-        if u32::try_from(bytes).is_err() {
+        let Ok(bytes) = u32::try_from(bytes) else {
+            return Err((PoolError::TooLarge, lent));
+        };
+        if blocks > u16::MAX >> 6 {
             return Err((PoolError::TooLarge, lent));
         }
-        let words = usize::from(tickets).div_ceil(64);
-        const { assert!(align_of::<Header>() <= 64) };
+        let count = usize::from(blocks);
+        const { assert!(align_of::<Header>() <= 64 && align_of::<Block>() <= 64) };
+        const { assert!(size_of::<Block>().is_multiple_of(align_of::<Entry>())) };
         // None of this overflows: there are fewer than 2^16 tickets.
-        let idle_at = size_of::<Header>().next_multiple_of(64);
-        let counts_at = idle_at.wrapping_add(words.wrapping_mul(8));
-        let own_bytes = counts_at.wrapping_add(usize::from(tickets).wrapping_mul(4));
+        let blocks_at = size_of::<Header>().next_multiple_of(64);
+        let entries_at = blocks_at.wrapping_add(count.wrapping_mul(size_of::<Block>()));
+        let own_bytes =
+            entries_at.wrapping_add(count.wrapping_mul(const { 64 * size_of::<Entry>() }));
         let Ok(own) = Pages::alloc(lent.platform(), own_bytes.div_ceil(PAGE_SIZE)) else {
             return Err((PoolError::OutOfPages, lent));
         };
         let base = own.start();
         // SAFETY: both offsets, with what follows them, are inside the `own_bytes` allocated.
-        let (idle, counts) = unsafe {
+        let (first_block, first_entry) = unsafe {
             (
-                base.add(idle_at).cast::<AtomicU64>(),
-                base.add(counts_at).cast::<AtomicU32>(),
+                base.add(blocks_at).cast::<Block>(),
+                base.add(entries_at).cast::<Entry>(),
             )
         };
-        for w in 0..words {
-            let rest = usize::from(tickets).wrapping_sub(w.wrapping_mul(64));
-            let bits = if rest >= 64 {
-                u64::MAX
-            } else {
-                (1u64 << rest).wrapping_sub(1)
+        for i in 0..count {
+            let block = Block {
+                idle: AtomicU64::new(u64::MAX),
+                copied: AtomicU64::new(0),
+                taken: AtomicU32::new(0),
             };
-            // SAFETY: word `w` of `words`.
-            unsafe { idle.add(w).write(AtomicU64::new(bits)) };
+            // SAFETY: block `i` of `count`.
+            unsafe { first_block.add(i).write(block) };
         }
-        for i in 0..usize::from(tickets) {
-            // SAFETY: count `i` of `tickets`.
-            unsafe { counts.add(i).write(AtomicU32::new(0)) };
+        for i in 0..count.wrapping_mul(64) {
+            let entry = Entry {
+                count: AtomicU32::new(0),
+                promised: UnsafeCell::new(0),
+                note: UnsafeCell::new(0),
+            };
+            // SAFETY: entry `i` of 64 for each block.
+            unsafe { first_entry.add(i).write(entry) };
         }
         let header = base.cast::<Header>();
         // SAFETY: the start of the run, large and aligned enough (asserted), and nobody else's.
@@ -101,10 +107,9 @@ impl<P: Platform> Sections<P> {
             header.write(Header {
                 data: lent.start(),
                 bytes,
-                counts,
-                idle,
-                tickets,
-                copied: AtomicU64::new(0),
+                blocks,
+                first_block,
+                first_entry,
             });
         }
         Ok(Self {
@@ -125,55 +130,40 @@ impl<P: Platform> Sections<P> {
         &self.lent
     }
 
-    /// Takes a ticket of which no section is open.
-    #[inline]
-    pub fn take_idle(&self) -> Option<Ticket> {
-        let header = self.header();
-        for w in 0..header.words() {
-            let word = header.idle_word(w);
-            let mut idle = word.load(Ordering::Relaxed);
-            while idle != 0 {
-                let bit = idle & idle.wrapping_neg();
-                let was = word.fetch_and(!bit, Ordering::Acquire);
-                if was & bit != 0 {
-                    let index = w
-                        .wrapping_mul(64)
-                        .wrapping_add(bit.trailing_zeros() as usize);
-                    let ticket = Ticket {
-                        header: self.header,
-                        index: index as u16,
-                    };
-                    ticket.count().store(1, Ordering::Relaxed);
-                    return Some(ticket);
-                }
-                idle = was;
-            }
-        }
-        None
+    /// The first `count` tickets from block `first` on, for one owner, with the blocks they are in.
+    /// `None` when there are no such blocks, when some have an owner, or for more than
+    /// [`Tickets::MOST`].
+    pub fn tickets(&self, first: u16, count: u16) -> Option<Tickets> {
+        // SAFETY: the header is alive, and `Tickets` keeps it so by what it marks as taken.
+        unsafe { Tickets::new(self.header, first, count) }
     }
 
-    /// How many tickets are idle now.
-    pub fn idle(&self) -> usize {
-        let header = self.header();
-        (0..header.words())
-            .map(|w| header.idle_word(w).load(Ordering::Relaxed).count_ones() as usize)
+    /// Tickets that are not idle, or that their owner has claimed.
+    pub fn out(&self) -> usize {
+        self.header()
+            .blocks()
+            .map(|block| block.idle.load(Ordering::Relaxed).count_zeros() as usize)
             .fold(0, usize::wrapping_add)
     }
 
     /// Bytes copied in and out of sections so far.
     pub fn copied(&self) -> u64 {
-        self.header().copied.load(Ordering::Relaxed)
+        self.header()
+            .blocks()
+            .map(|block| block.copied.load(Ordering::Relaxed))
+            .fold(0, u64::wrapping_add)
     }
 
-    /// Whether no ticket is taken and no section open. A count of 0 would not do: the section may
-    /// just be being dropped.
+    /// Whether no block has an owner and no section is open. The owners are looked at first: one
+    /// that is gone has cleared no bit since.
     fn is_settled(&self) -> bool {
         let header = self.header();
-        (0..header.words()).all(|w| {
-            let rest = usize::from(header.tickets).wrapping_sub(w.wrapping_mul(64));
-            let all = u64::MAX >> 64usize.saturating_sub(rest);
-            header.idle_word(w).load(Ordering::Acquire) == all
-        })
+        header
+            .blocks()
+            .all(|block| block.taken.load(Ordering::Acquire) == 0)
+            && header
+                .blocks()
+                .all(|block| block.idle.load(Ordering::Acquire) == u64::MAX)
     }
 
     /// Gives the run back when all tickets and sections have returned.
@@ -206,130 +196,6 @@ impl<P: Platform> Drop for Sections<P> {
     }
 }
 
-impl Header {
-    #[inline]
-    fn words(&self) -> usize {
-        usize::from(self.tickets).div_ceil(64)
-    }
-
-    #[inline]
-    fn idle_word(&self, index: usize) -> &AtomicU64 {
-        // SAFETY: callers pass an index below `words()`; the words live as long as the header.
-        unsafe { self.idle.add(index).as_ref() }
-    }
-
-    /// # Safety
-    /// `index` is a ticket's, so it is below `tickets`.
-    #[inline]
-    unsafe fn count(&self, index: u16) -> &AtomicU32 {
-        // SAFETY: the caller's promise; the counts live as long as the header.
-        unsafe { self.counts.add(usize::from(index)).as_ref() }
-    }
-
-    /// # Safety
-    /// The caller owns one of the ticket's counts, gives it up, and uses the header no more.
-    #[inline]
-    unsafe fn give_back(header: NonNull<Header>, index: u16) {
-        // SAFETY: until the bit below is set, the header is alive.
-        let header = unsafe { header.as_ref() };
-        // SAFETY: a ticket's index.
-        let count = unsafe { header.count(index) };
-        if count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // The last touch of the header: whoever sees the bit may free it.
-            header
-                .idle_word(usize::from(index >> 6))
-                .fetch_or(1 << (index & 63), Ordering::Release);
-        }
-    }
-}
-
-/// What [`Section`]s are counted by. It is idle again when it and its sections were dropped.
-pub struct Ticket {
-    header: NonNull<Header>,
-    index: u16,
-}
-
-// SAFETY: the header is reached by atomics only.
-unsafe impl Send for Ticket {}
-// SAFETY: as above.
-unsafe impl Sync for Ticket {}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ticket({})", self.index)
-    }
-}
-
-impl Ticket {
-    #[inline]
-    fn header(&self) -> &Header {
-        // SAFETY: a ticket that is taken keeps the header alive.
-        unsafe { self.header.as_ref() }
-    }
-
-    #[inline]
-    fn count(&self) -> &AtomicU32 {
-        // SAFETY: a ticket's index.
-        unsafe { self.header().count(self.index) }
-    }
-
-    /// Which of the run's tickets this is, from 0.
-    #[inline]
-    pub fn index(&self) -> u16 {
-        self.index
-    }
-
-    #[inline]
-    fn holds(&self, offset: u32, len: u32) -> bool {
-        (offset as usize)
-            .checked_add(len as usize)
-            .is_some_and(|end| end <= self.header().bytes)
-    }
-
-    /// Opens a section: `len` bytes from `offset` of the run on. `None` when they are not all
-    /// inside.
-    #[inline]
-    pub fn open(&self, offset: u32, len: u32) -> Option<Section> {
-        if !self.holds(offset, len) || self.count().load(Ordering::Relaxed) >= MOST {
-            return None;
-        }
-        self.count().fetch_add(1, Ordering::Relaxed);
-        Some(Section {
-            header: self.header,
-            offset,
-            len,
-            index: self.index,
-        })
-    }
-
-    /// Opens the last section, which takes the ticket's own place: as [`open`](Self::open)
-    /// otherwise.
-    ///
-    /// # Errors
-    /// The ticket, when the bytes are not all inside.
-    #[inline]
-    pub fn into_section(self, offset: u32, len: u32) -> Result<Section, Self> {
-        if !self.holds(offset, len) {
-            return Err(self);
-        }
-        let this = ManuallyDrop::new(self);
-        Ok(Section {
-            header: this.header,
-            offset,
-            len,
-            index: this.index,
-        })
-    }
-}
-
-impl Drop for Ticket {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: the ticket's own count, given up last.
-        unsafe { Header::give_back(self.header, self.index) }
-    }
-}
-
 /// Some bytes of a [`Sections`] run, owned; returned to their ticket when dropped.
 ///
 /// The host may be able to write the bytes at any moment, so there is no slice of them: copy out
@@ -353,6 +219,24 @@ impl fmt::Debug for Section {
 }
 
 impl Section {
+    /// # Safety
+    /// The bytes are inside the run, `index` is one of its tickets, and the caller passes on one
+    /// of the ticket's counts.
+    #[inline(always)]
+    pub(super) unsafe fn new(header: NonNull<Header>, offset: u32, len: u32, index: u16) -> Self {
+        Self {
+            header,
+            offset,
+            len,
+            index,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn place(&self) -> (NonNull<Header>, u16) {
+        (self.header, self.index)
+    }
+
     /// Length in bytes.
     #[inline]
     pub fn len(&self) -> usize {
@@ -370,12 +254,6 @@ impl Section {
         self.offset
     }
 
-    /// The index of the ticket it counts for.
-    #[inline]
-    pub fn ticket(&self) -> u16 {
-        self.index
-    }
-
     /// Shortens to `len` bytes; does nothing when it is not longer.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
@@ -391,7 +269,8 @@ impl Section {
         self.len = self.len.wrapping_sub(count);
     }
 
-    /// A view of its bytes.
+    /// A view of its bytes. What is copied by it is not counted: it is for headers that a driver
+    /// puts before the caller's bytes.
     #[inline]
     pub fn span(&self) -> Span<'_> {
         // SAFETY: an open section keeps header and run alive; it was checked to lie inside
@@ -404,15 +283,16 @@ impl Section {
 
     #[inline]
     fn count_copied(&self, bytes: usize) {
-        // SAFETY: an open section keeps the header alive.
-        let header = unsafe { self.header.as_ref() };
-        header.copied.fetch_add(bytes as u64, Ordering::Relaxed);
+        // SAFETY: an open section keeps the header alive, and its index is a ticket's.
+        let block = unsafe { self.header.as_ref().block_of(self.index) };
+        block.copied.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Copies `into.len()` bytes out, from byte `offset` of the section on.
     ///
     /// # Errors
     /// [`OutOfSpan`] when the section is shorter; nothing is copied then.
+    #[inline]
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), OutOfSpan> {
         self.span().copy_out(offset, into)?;
         self.count_copied(into.len());
@@ -423,6 +303,7 @@ impl Section {
     ///
     /// # Errors
     /// [`OutOfSpan`] when the section is shorter; nothing is copied then.
+    #[inline]
     pub fn write_at(&mut self, offset: usize, from: &[u8]) -> Result<(), OutOfSpan> {
         self.span().copy_in(offset, from)?;
         self.count_copied(from.len());

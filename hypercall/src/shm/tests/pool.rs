@@ -268,6 +268,8 @@ fn a_page_shows_the_bytes_it_is_told_to() {
     assert_eq!((buf.len(), bytes(&buf).as_slice()), (5, &b"frame"[..]));
     let token = buf.only_segment(4096).unwrap().token;
     assert_eq!(segments(&buf), [(token, 100, 5)]);
+    assert_eq!(buf.head().unwrap().load_u8(2), Ok(b'a'));
+    assert_eq!(buf.head().unwrap().len(), 5);
     // To the page's end, and not beyond it.
     assert!(buf.place(4000, 96) && buf.len() == 96);
     for (offset, len) in [(4000, 97), (4096, 1), (1, 4096), (u16::MAX, u16::MAX)] {
@@ -275,6 +277,7 @@ fn a_page_shows_the_bytes_it_is_told_to() {
     }
     assert_eq!(segments(&buf), [(token, 4000, 96)]);
     assert!(buf.place(0, 4096) && buf.place(4096, 0) && buf.is_empty());
+    assert!(buf.head().is_none());
     let mut two = pool.alloc(PAGE_SIZE + 1).unwrap();
     assert!(!two.place(0, 10));
     assert_eq!(two.len(), PAGE_SIZE + 1);

@@ -1,58 +1,144 @@
 use super::*;
-use crate::shm::Sections;
+use crate::shm::{Section, Sections, Tickets};
 use std::vec::Vec;
 
-fn sections(platform: &Platform, pages: usize, tickets: u16) -> Sections<Platform> {
-    Sections::new(lent(platform, pages, None), tickets).unwrap()
+fn sections(platform: &Platform, pages: usize, blocks: u16) -> Sections<Platform> {
+    Sections::new(lent(platform, pages, None), blocks).unwrap()
+}
+
+fn any(tickets: &mut Tickets) -> Option<Section> {
+    tickets.reserve(8, u32::from)
 }
 
 #[test]
-fn a_ticket_is_idle_again_when_its_last_section_is_dropped() {
+fn a_ticket_settles_when_its_last_section_is_dropped() {
     let platform = platform(8);
-    let run = sections(&platform, 2, 70);
-    assert_eq!(run.idle(), 70);
-    let ticket = run.take_idle().unwrap();
-    let first = ticket.open(0, 100).unwrap();
-    let second = ticket.into_section(50, 100).unwrap();
-    assert_eq!(run.idle(), 69);
+    let run = sections(&platform, 2, 2);
+    let mut tickets = run.tickets(0, 70).unwrap();
+    let many = tickets.take_many(7, 2).unwrap();
+    let first = tickets.open(many, 0, 100).unwrap();
+    let second = tickets.open(many, 50, 100).unwrap();
+    assert!(tickets.open(many, 50, 100).is_none());
+    let other = tickets.take(9, 4096, 60).unwrap();
+    assert_eq!(tickets.out(), 2);
+    assert_eq!(tickets.settled(), None);
     drop(first);
-    assert_eq!(run.idle(), 69);
+    assert_eq!(tickets.settled(), None);
+    drop(other);
+    let one = tickets.settled().unwrap();
+    assert_eq!(one.1, 9);
+    assert_eq!(tickets.settled(), Some(one));
+    tickets.forget();
+    assert_eq!(tickets.settled(), None);
     drop(second);
-    assert_eq!(run.idle(), 70);
+    assert_eq!(tickets.settled(), Some((many, 7)));
+    tickets.forget();
+    assert_eq!(
+        (tickets.settled(), tickets.out(), tickets.noted()),
+        (None, 0, 0)
+    );
 }
 
 #[test]
-fn every_ticket_can_be_taken_once() {
+fn a_ticket_with_a_note_is_not_used_again() {
     let platform = platform(8);
-    let run = sections(&platform, 1, 65);
-    let all: Vec<_> = core::iter::from_fn(|| run.take_idle()).collect();
+    let run = sections(&platform, 1, 1);
+    let mut tickets = run.tickets(0, 2).unwrap();
+    drop(tickets.take(1, 0, 8).unwrap());
+    drop(tickets.take(2, 0, 8).unwrap());
+    assert!(tickets.take(3, 0, 8).is_none());
+    assert_eq!(tickets.settled().unwrap().1, 1);
+    tickets.forget();
+    assert!(tickets.take(3, 0, 8).is_some());
+}
+
+#[test]
+fn every_ticket_can_be_had_once() {
+    let platform = platform(8);
+    let run = sections(&platform, 1, 3);
+    let mut tickets = run.tickets(1, 65).unwrap();
+    let all: Vec<_> = core::iter::from_fn(|| any(&mut tickets)).collect();
     assert_eq!(all.len(), 65);
-    assert!(
-        all.iter()
-            .enumerate()
-            .all(|(i, t)| usize::from(t.index()) == i)
-    );
+    for (i, section) in all.iter().enumerate() {
+        assert_eq!(tickets.index(section), Some(i as u16));
+    }
+    assert_eq!(tickets.out(), 65);
     drop(all);
-    assert_eq!(run.idle(), 65);
+    assert_eq!(tickets.out(), 0);
+    let again: Vec<_> = core::iter::from_fn(|| any(&mut tickets)).collect();
+    assert_eq!(again.len(), 65);
+}
+
+#[test]
+fn owners_do_not_share_blocks() {
+    let platform = platform(8);
+    let run = sections(&platform, 1, 3);
+    let mut first = run.tickets(0, 64).unwrap();
+    assert!(run.tickets(0, 1).is_none());
+    assert!(run.tickets(2, 65).is_none());
+    assert!(run.tickets(3, 1).is_none());
+    assert!(run.tickets(1, 0).is_none());
+    let mut second = run.tickets(1, 128).unwrap();
+    let (a, b) = (any(&mut first).unwrap(), any(&mut second).unwrap());
+    assert_eq!((second.index(&a), first.index(&b)), (None, None));
+    let a = second.hold(a, 1).unwrap_err();
+    assert!(first.hold(a, 1).is_ok());
+    drop(first);
+    // What it held went with it; what is open stays counted.
+    assert!(run.tickets(1, 1).is_none());
+    assert_eq!(run.tickets(0, 64).unwrap().out(), 0);
+    drop(second);
+    assert_eq!(run.tickets(1, 64).unwrap().out(), 1);
+    drop(b);
+    assert!(run.close().is_ok());
+}
+
+#[test]
+fn what_is_held_is_released_by_its_note_and_once() {
+    let platform = platform(8);
+    let run = sections(&platform, 1, 2);
+    let mut tickets = run.tickets(0, 128).unwrap();
+    let mut held = Vec::new();
+    for note in 1..=128 {
+        let section = any(&mut tickets).unwrap();
+        held.push(tickets.index(&section).unwrap());
+        tickets.hold(section, note).unwrap();
+    }
+    assert!(any(&mut tickets).is_none());
+    for (index, note) in held.iter().zip(1..) {
+        assert!(!tickets.release(*index, note + 1));
+        assert!(tickets.release(*index, note));
+        assert!(!tickets.release(*index, note));
+    }
+    assert!(!tickets.release(128, 0) && !tickets.release(u16::MAX, 0));
+    assert_eq!(tickets.out(), 0);
+    // One that the caller has is not the host's to release.
+    let section = any(&mut tickets).unwrap();
+    let index = tickets.index(&section).unwrap();
+    assert!((0..200).all(|note| !tickets.release(index, note)));
 }
 
 #[test]
 fn no_section_leaves_the_run() {
     let platform = platform(8);
     let run = sections(&platform, 2, 1);
-    let ticket = run.take_idle().unwrap();
-    assert!(ticket.open(8192, 0).is_some());
-    assert!(ticket.open(8192, 1).is_none());
-    assert!(ticket.open(u32::MAX, u32::MAX).is_none());
-    let ticket = ticket.into_section(8000, 200).unwrap_err();
-    assert!(ticket.into_section(8000, 192).is_ok());
+    let mut tickets = run.tickets(0, 1).unwrap();
+    assert!(tickets.take(0, 8192, 1).is_none());
+    assert!(tickets.take(0, u32::MAX, u32::MAX).is_none());
+    assert!(tickets.reserve(200, |_| 8000).is_none());
+    let many = tickets.take_many(0, 2).unwrap();
+    assert!(tickets.open(many, 8191, 2).is_none());
+    assert!(tickets.open(many, 8192, 0).is_some());
+    assert!(tickets.open(many, 8000, 192).is_some());
+    assert!(tickets.open(many + 1, 0, 1).is_none());
 }
 
 #[test]
 fn bytes_go_in_and_out_and_are_counted() {
     let platform = platform(8);
     let run = sections(&platform, 2, 2);
-    let mut section = run.take_idle().unwrap().into_section(4090, 20).unwrap();
+    let mut tickets = run.tickets(1, 2).unwrap();
+    let mut section = tickets.reserve(20, |_| 4090).unwrap();
     section.write_at(0, b"across the page end!").unwrap();
     assert!(section.write_at(1, &[0; 20]).is_err());
     section.advance(7);
@@ -61,42 +147,57 @@ fn bytes_go_in_and_out_and_are_counted() {
     let mut bytes = [0; 8];
     section.read_at(0, &mut bytes).unwrap();
     assert_eq!(&bytes, b"the page");
-    assert_eq!(run.copied(), 28);
+    // A view is for headers, which are no copies.
+    assert_eq!(section.span().load_u8(4), Ok(b'p'));
+    assert_eq!(tickets.span().load_u8(4097), Ok(b't'));
+    assert_eq!((tickets.copied(), run.copied()), (28, 28));
 }
 
 #[test]
 fn a_run_comes_back_when_nothing_is_out() {
     let platform = platform(8);
     let run = sections(&platform, 2, 2);
-    let ticket = run.take_idle().unwrap();
+    let mut tickets = run.tickets(0, 2).unwrap();
     let run = run.close().unwrap_err();
-    let section = ticket.into_section(0, 1).unwrap();
+    let section = any(&mut tickets).unwrap();
+    drop(tickets);
     let run = run.close().unwrap_err();
     drop(section);
     assert_eq!(run.close().unwrap().count(), 2);
 }
 
 #[test]
-fn a_section_outlives_a_run_that_was_dropped() {
+fn sections_and_tickets_outlive_a_run_that_was_dropped() {
     let platform = platform(8);
     let run = sections(&platform, 1, 1);
-    let mut section = run.take_idle().unwrap().into_section(0, 4).unwrap();
+    let mut tickets = run.tickets(0, 2).unwrap();
     drop(run);
+    let mut section = any(&mut tickets).unwrap();
+    let held = any(&mut tickets).unwrap();
+    tickets.hold(held, 3).unwrap();
+    drop(tickets);
     section.write_at(0, &[1, 2, 3, 4]).unwrap();
 }
 
 #[test]
 fn threads_may_drop_what_another_opened() {
     let platform = platform(8);
-    let run = sections(&platform, 1, 3);
-    for _ in 0..20 {
-        let ticket = run.take_idle().unwrap();
-        let other = ticket.open(0, 8).unwrap();
-        let last = ticket.into_section(8, 8).unwrap();
+    let run = sections(&platform, 1, 1);
+    let mut tickets = run.tickets(0, 3).unwrap();
+    for round in 0..20 {
+        let many = tickets.take_many(round, 2).unwrap();
+        let other = tickets.open(many, 0, 8).unwrap();
+        let last = tickets.open(many, 8, 8).unwrap();
         let thread = std::thread::spawn(move || drop(other));
         drop(last);
         thread.join().unwrap();
+        assert_eq!(tickets.settled(), Some((many, round)));
+        tickets.forget();
     }
-    assert_eq!(run.idle(), 3);
+    // The owner, too, may move, and be the last to go.
+    let section = any(&mut tickets).unwrap();
+    let thread = std::thread::spawn(move || drop(tickets));
+    drop(section);
+    thread.join().unwrap();
     assert!(run.close().is_ok());
 }
