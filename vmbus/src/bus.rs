@@ -348,6 +348,21 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
         reply
     }
 
+    /// How a device is offered now: a host may take one back and offer it again, under another
+    /// number. `None` when it is gone.
+    pub fn current(&self, device: &Offer) -> Option<Offer> {
+        self.pump();
+        self.state.lock().offers.current(device)
+    }
+
+    /// Sub-channel `index`, from 1, of a device whose first channel is open. Hosts offer them some
+    /// time after a device's driver asked for them; [`poll`](Bus::poll) does not tell of them.
+    /// `None` while there is none that is not open.
+    pub fn subchannel(&self, device: &Offer, index: u16) -> Option<Offer> {
+        self.pump();
+        self.state.lock().offers.subchannel(device, index)
+    }
+
     /// Marks a channel open; false when it is gone or open already.
     pub(crate) fn claim(&self, offer: &Offer) -> bool {
         self.state.lock().offers.open(offer)
@@ -359,19 +374,32 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
     }
 
     /// Marks a channel closed, and gives its number back if it was rescinded.
-    pub(crate) fn unclaim(&self, relid: u32) {
-        self.hv.signals().forget(relid);
-        self.state.lock().offers.close(relid);
+    pub(crate) fn unclaim(&self, offer: &Offer) {
+        self.hv.signals().forget(offer.relid);
+        {
+            let mut state = self.state.lock();
+            state.offers.close(offer.relid);
+            if offer.subchannel == 0 {
+                state.offers.close_subchannels(offer);
+            }
+        }
         self.give_back();
     }
 
-    /// A number for a GPADL, and one for an opening.
-    pub(crate) fn numbers(&self) -> (u32, u32) {
+    /// A number for a GPADL.
+    pub(crate) fn next_gpadl(&self) -> u32 {
         let mut state = self.state.lock();
-        let numbers = (state.gpadl, state.open_id);
-        state.gpadl = state.gpadl.wrapping_add(1).max(1);
-        state.open_id = state.open_id.wrapping_add(1).max(1);
-        numbers
+        let gpadl = state.gpadl;
+        state.gpadl = gpadl.wrapping_add(1).max(1);
+        gpadl
+    }
+
+    /// A number for an opening.
+    pub(crate) fn next_open_id(&self) -> u32 {
+        let mut state = self.state.lock();
+        let open_id = state.open_id;
+        state.open_id = open_id.wrapping_add(1).max(1);
+        open_id
     }
 
     /// Tells the host which numbers it may use again. What it has no room for stays for later.

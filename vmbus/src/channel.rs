@@ -1,17 +1,18 @@
 //! A channel to one device: two rings, a signal each way.
 
-use crate::abi::message::{CloseChannel, GpadlTeardown, OpenChannel};
+use crate::abi::message::{CloseChannel, OpenChannel};
 use crate::bus::VmBus;
 use crate::error::{AskError, OpenError};
+use crate::loan::{LOANS, frames};
 use crate::proto::awaited::{Question, Reply};
-use crate::proto::gpadl;
 use crate::proto::offers::Offer;
 use crate::proto::outgoing::Outgoing as Message;
 use crate::ring::{Incoming, Outgoing, Receiver, SendError, Sender};
 use core::task::Waker;
+use heapless::Vec;
 use hypercall::bus::{Doorbell, Rest, Verdict};
 use hypercall::platform::deadline;
-use hypercall::shm::{Access, Lent, Pages, Words};
+use hypercall::shm::{Access, Pages, Words};
 use hypercall::signals::NoWaker;
 use hypercall::{Gate, HostFault, Hypervisor, Platform, Port};
 use zerocopy::{Immutable, IntoBytes};
@@ -29,10 +30,12 @@ pub const MAX_RING_PAGES: usize = 4094;
 /// Dropping it closes it, and waits for the host to let go of its rings.
 #[derive(Debug)]
 pub struct Channel<'b, 'h, P: Platform, G: Gate> {
-    bus: &'b VmBus<'h, P, G>,
-    relid: u32,
+    pub(crate) bus: &'b VmBus<'h, P, G>,
+    pub(crate) relid: u32,
     port: Port,
     gpadl: u32,
+    /// What the host was lent beside the rings.
+    pub(crate) loans: Vec<u32, LOANS>,
     offer: Offer,
     /// Until it is closed.
     ends: Option<Ends<P>>,
@@ -81,7 +84,7 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
         }
         let channel = self.open_claimed(offer, ring_pages, user_data);
         if channel.is_err() {
-            self.unclaim(offer.relid);
+            self.unclaim(offer);
         }
         channel
     }
@@ -104,7 +107,7 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
         let pages = ring_pages.saturating_add(1);
         let ends = self.rings(pages)?;
         self.hypervisor().expect_event(relid);
-        let (gpadl, open_id) = self.numbers();
+        let (gpadl, open_id) = (self.next_gpadl(), self.next_open_id());
         let open = OpenChannel {
             relid,
             open_id,
@@ -123,6 +126,7 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
                     from: relid,
                 },
                 gpadl,
+                loans: Vec::new(),
                 offer: offer.clone(),
                 ends: Some(ends),
             }),
@@ -156,23 +160,8 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
         let (relid, gpadl) = (open.relid, open.ring_gpadl);
         let timeout = || deadline(self.hypervisor().platform(), self.timeout());
         let (out, back) = (ends.sender.memory(), ends.receiver.memory());
-        let frames = frames(out).chain(frames(back));
         let pages = out.count().saturating_add(back.count());
-        let messages = gpadl::Messages::new(relid, gpadl, pages, frames)
-            .ok_or((OpenError::TooLarge, false))?;
-        let created = self.ask(
-            Question::Created { relid, gpadl },
-            Some(relid),
-            timeout(),
-            |bus| messages.into_iter().try_for_each(|m| bus.post(&m)),
-        );
-        match created {
-            Ok(Reply::Status(0)) => {}
-            Ok(Reply::Status(status)) => return Err((OpenError::Refused(status), false)),
-            Ok(Reply::Version(_)) => return Err((HostFault::WrongOperation.into(), true)),
-            Err(AskError::Busy) => return Err((OpenError::Busy, false)),
-            Err(error) => return Err((error.into(), true)),
-        }
+        self.name(relid, gpadl, pages, frames(out).chain(frames(back)))?;
         let open_id = open.open_id;
         let opened = self.ask(
             Question::Open { relid, open_id },
@@ -193,32 +182,14 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
         };
         Err((error, true))
     }
-
-    /// Has the host let go of a GPADL's pages.
-    fn teardown(&self, relid: u32, gpadl: u32) -> Result<(), HostFault> {
-        let until = deadline(self.hypervisor().platform(), self.timeout());
-        let torndown = self.ask(Question::Torndown { gpadl }, None, until, |bus| {
-            bus.post(&Message::new(&GpadlTeardown { relid, gpadl }))
-        });
-        match torndown {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                log::warn!("channel {relid}: the host keeps the rings, which are leaked");
-                Err(match HostFault::from(error) {
-                    HostFault::NoAnswer => HostFault::MemoryHeld,
-                    fault => fault,
-                })
-            }
-        }
-    }
-}
-
-/// The frames of a run.
-fn frames<P: Platform>(lent: &Lent<P>) -> impl Iterator<Item = u64> {
-    (0..lent.count()).filter_map(|page| lent.gfn(page))
 }
 
 impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
+    /// Whether it was not closed yet.
+    pub(crate) fn is_open(&self) -> bool {
+        self.ends.is_some()
+    }
+
     /// What is at the other end.
     pub fn offer(&self) -> &Offer {
         &self.offer
@@ -258,6 +229,32 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
         })
     }
 
+    /// As [`send`](Self::send) of an in-band packet that asks for an answer: see
+    /// [`Sender::send_request`]. `false` when that takes the long way.
+    #[inline(always)]
+    pub fn send_request<const N: usize>(
+        &mut self,
+        transaction_id: u64,
+        payload: &[u64; N],
+    ) -> bool {
+        self.ends
+            .as_mut()
+            .is_some_and(|ends| ends.sender.send_request(transaction_id, payload))
+    }
+
+    /// As [`send`](Self::send) of an answer to a packet of the host's: see
+    /// [`Sender::send_completion`]. `false` when that takes the long way.
+    #[inline(always)]
+    pub fn send_completion<const N: usize>(
+        &mut self,
+        transaction_id: u64,
+        payload: &[u64; N],
+    ) -> bool {
+        self.ends
+            .as_mut()
+            .is_some_and(|ends| ends.sender.send_completion(transaction_id, payload))
+    }
+
     /// Shows the host what was sent, and signals it if it wants that; returns whether it was.
     #[inline]
     pub fn flush(&mut self) -> bool {
@@ -266,6 +263,17 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
             self.notify();
         }
         wanted
+    }
+
+    /// Whether the host has read everything that was flushed.
+    ///
+    /// # Errors
+    /// [`HostFault`].
+    pub fn is_read(&mut self) -> Result<bool, HostFault> {
+        match &mut self.ends {
+            Some(ends) => ends.sender.is_read(),
+            None => Err(HostFault::Withdrawn),
+        }
     }
 
     /// Bytes that packets can take now, headers and footers included.
@@ -311,6 +319,43 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
         match &mut self.ends {
             Some(ends) => ends.receiver.show::<LEN>(each),
             None => Err(HostFault::Withdrawn),
+        }
+    }
+
+    /// Whether there is a packet to receive. It does not ask whether the device is still there.
+    ///
+    /// # Errors
+    /// [`HostFault`].
+    #[inline(always)]
+    pub fn is_ready(&mut self) -> Result<bool, HostFault> {
+        match &mut self.ends {
+            Some(ends) => ends.receiver.is_ready(),
+            None => Err(HostFault::Withdrawn),
+        }
+    }
+
+    /// Takes a packet if `accept` accepts its start: see [`Receiver::receive_short`]. `None` says
+    /// nothing of what there is to receive.
+    #[inline(always)]
+    pub fn receive_short<const N: usize, R>(
+        &mut self,
+        accept: impl FnOnce(u64, u64, [u64; N]) -> Option<R>,
+    ) -> Option<R> {
+        self.ends.as_mut()?.receiver.receive_short(accept)
+    }
+
+    /// Takes a packet, if there is one, of any length that `into` has room for: see
+    /// [`Receiver::receive_to`].
+    ///
+    /// # Errors
+    /// [`HostFault`], also when the device is withdrawn and its last packet was taken.
+    pub fn receive_to(&mut self, into: Words<'_>) -> Result<Option<Incoming>, HostFault> {
+        let Some(ends) = &mut self.ends else {
+            return Err(HostFault::Withdrawn);
+        };
+        match ends.receiver.receive_to(into) {
+            Ok(None) => self.check().map(|()| None),
+            packet => packet,
         }
     }
 
@@ -366,12 +411,13 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
         self.bus.hypervisor().register_waker(self.port, waker)
     }
 
-    /// Closes the channel, and takes the rings back once the host has let go of them. After `Ok`
-    /// it uses no memory that packets named. The channel can be opened again.
+    /// Closes the channel, and takes the rings back once the host has let go of them, and of all
+    /// that it was lent. After `Ok` it uses no memory that packets named. The channel can be opened
+    /// again.
     ///
     /// # Errors
     /// [`HostFault::MemoryHeld`] when the host does not let go in time: the rings are leaked, and
-    /// memory that packets in flight named may still be written.
+    /// memory that was lent or that packets in flight named may still be written.
     pub fn close(mut self) -> Result<(), HostFault> {
         self.shut()
     }
@@ -382,7 +428,14 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
         };
         let (bus, relid) = (self.bus, self.relid);
         let closed = match bus.post(&Message::new(&CloseChannel { relid })) {
-            Ok(()) => bus.teardown(relid, self.gpadl),
+            Ok(()) => {
+                // Some hosts answer these only when the channel is closed.
+                let mut ended = Ok(());
+                for gpadl in core::mem::take(&mut self.loans) {
+                    ended = ended.and(bus.teardown(relid, gpadl));
+                }
+                bus.teardown(relid, self.gpadl).and(ended)
+            }
             Err(error) => {
                 log::warn!("channel {relid}: {error}; its rings are leaked");
                 Err(HostFault::MemoryHeld)
@@ -391,7 +444,7 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
         if closed.is_ok() {
             ends.reclaim(bus);
         }
-        bus.unclaim(relid);
+        bus.unclaim(&self.offer);
         closed
     }
 }

@@ -20,6 +20,7 @@ pub mod abi;
 mod bus;
 mod channel;
 mod error;
+mod loan;
 pub mod proto;
 pub mod ring;
 
@@ -28,5 +29,6 @@ pub use abi::version::Version;
 pub use bus::{Config, VmBus};
 pub use channel::{Channel, MAX_RING_PAGES};
 pub use error::{ConnectError, OpenError};
+pub use loan::LOANS;
 pub use proto::offers::Offer;
 pub use ring::{Incoming, Outgoing, SendError};

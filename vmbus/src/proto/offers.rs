@@ -93,6 +93,8 @@ struct Entry {
     gone: bool,
     /// Whether a driver has the channel open.
     open: bool,
+    /// Whether it is a sub-channel that belongs to an earlier opening of its device.
+    stale: bool,
 }
 
 /// What became of an offer.
@@ -157,6 +159,7 @@ impl Offers {
             rescinded: false,
             gone: false,
             open: false,
+            stale: false,
         };
         match self.entries.push(entry) {
             Ok(()) => Offered::Kept,
@@ -179,9 +182,10 @@ impl Offers {
         }
     }
 
-    /// The next news, in the order of the offers.
+    /// The next news of devices, in the order of the offers. A sub-channel is no device: it is for
+    /// who has the device's first channel, by [`subchannel`](Self::subchannel).
     pub fn next_event(&mut self) -> Option<BusEvent<Offer>> {
-        for entry in &mut self.entries {
+        for entry in self.entries.iter_mut().filter(|e| e.offer.subchannel == 0) {
             if !entry.announced && !entry.rescinded {
                 entry.announced = true;
                 return Some(BusEvent::Offered(entry.offer.clone()));
@@ -223,6 +227,34 @@ impl Offers {
         if let Some(entry) = self.entries.iter_mut().find(|e| e.offer.relid == relid) {
             entry.open = false;
         }
+    }
+
+    fn of_device<'a>(&'a mut self, offer: &'a Offer) -> impl Iterator<Item = &'a mut Entry> {
+        self.entries.iter_mut().filter(|e| {
+            e.offer.instance == offer.instance && e.offer.class == offer.class && !e.rescinded
+        })
+    }
+
+    /// Sub-channel `index` of a device, when it was offered since the device was last closed.
+    pub fn subchannel(&mut self, device: &Offer, index: u16) -> Option<Offer> {
+        self.of_device(device)
+            .find(|e| e.offer.subchannel == index && index != 0 && !e.stale && !e.open)
+            .map(|e| e.offer.clone())
+    }
+
+    /// Notes that a device's first channel is closed: its sub-channels go with it.
+    pub fn close_subchannels(&mut self, device: &Offer) {
+        for entry in self.of_device(device) {
+            entry.stale |= entry.offer.subchannel != 0;
+        }
+    }
+
+    /// How a device is offered now, under whatever number: a host may take one back and offer it
+    /// again.
+    pub fn current(&mut self, device: &Offer) -> Option<Offer> {
+        self.of_device(device)
+            .find(|e| e.offer.subchannel == 0)
+            .map(|e| e.offer.clone())
     }
 
     /// Whether a channel was rescinded, or is not there at all.
@@ -339,6 +371,50 @@ mod tests {
         assert!(offers.open(&offer));
         assert!(!offers.is_rescinded(9));
         assert!(offers.is_rescinded(10));
+    }
+
+    #[test]
+    fn subchannels_are_their_owners() {
+        let mut offers = Offers::new();
+        let device = offered(&mut offers, 3);
+        for (relid, index, instance) in [(4, 1, 3), (5, 2, 3), (6, 1, 9)] {
+            let mut message = message(relid, guid::SCSI);
+            message.subchannel_index = index;
+            message.instance = Guid::new(instance);
+            assert_eq!(offers.offer(&message), Offered::Kept);
+        }
+        assert_eq!(offers.next_event(), None);
+        assert_eq!(offers.subchannel(&device, 0), None);
+        assert_eq!(offers.subchannel(&device, 3), None);
+        let first = offers.subchannel(&device, 1).unwrap();
+        assert_eq!((first.relid, first.subchannel), (4, 1));
+        assert_eq!(offers.subchannel(&device, 2).unwrap().relid, 5);
+        assert!(offers.open(&first));
+        assert_eq!(offers.subchannel(&device, 1), None);
+        offers.close(4);
+        offers.close_subchannels(&device);
+        assert_eq!(offers.subchannel(&device, 2), None);
+        // They go without news, and come anew.
+        assert_eq!(offers.rescind(5), Rescinded::Idle);
+        assert_eq!(offers.next_event(), None);
+        assert_eq!(offers.releasable(), Some(5));
+        let mut again = message(7, guid::SCSI);
+        (again.subchannel_index, again.instance) = (2, Guid::new(3));
+        assert_eq!(offers.offer(&again), Offered::Kept);
+        assert_eq!(offers.subchannel(&device, 2).unwrap().relid, 7);
+        assert_eq!(offers.current(&device), Some(device.clone()));
+    }
+
+    #[test]
+    fn a_device_is_found_under_its_new_number() {
+        let mut offers = Offers::new();
+        let old = offered(&mut offers, 3);
+        offers.rescind(3);
+        assert_eq!(offers.current(&old), None);
+        let mut again = message(8, guid::SCSI);
+        again.instance = old.instance;
+        assert_eq!(offers.offer(&again), Offered::Kept);
+        assert_eq!(offers.current(&old).unwrap().relid, 8);
     }
 
     #[test]

@@ -177,12 +177,93 @@ impl<P: Platform> Receiver<P> {
         }
     }
 
+    /// Whether there is a packet to receive.
+    ///
+    /// # Errors
+    /// [`HostFault`].
+    #[inline(always)]
+    pub fn is_ready(&mut self) -> Result<bool, HostFault> {
+        if self.is_drained() {
+            return self.look();
+        }
+        Ok(true)
+    }
+
+    /// Takes a packet of which the descriptor and the `N` words behind it lie in one piece, if
+    /// `accept` makes something of the descriptor's first word, its transaction id, and those
+    /// words. Each was copied out once. `None` says nothing of the packet, which is still to be
+    /// received then.
+    #[inline(always)]
+    pub fn receive_short<const N: usize, R>(
+        &mut self,
+        accept: impl FnOnce(u64, u64, [u64; N]) -> Option<R>,
+    ) -> Option<R> {
+        let least = const { N as u32 + DESCRIPTOR };
+        let at = self.read;
+        if least >= self.unread {
+            return None;
+        }
+        let packet = self.memory.words().part(place(at), least as usize).ok()?;
+        let mut descriptor = [0; DESCRIPTOR as usize];
+        packet.read(0, &mut descriptor).ok()?;
+        let [first, transaction_id] = descriptor;
+        let length = u32::from((first >> 32) as u16);
+        // With its footer it is at most what the host wrote.
+        if length < least || length >= self.unread {
+            return None;
+        }
+        let mut words = [0; N];
+        packet.read(DESCRIPTOR as usize, &mut words).ok()?;
+        let taken = accept(first, transaction_id, words)?;
+        let total = length.wrapping_add(FOOTER);
+        self.read = advance(at, total, self.size);
+        self.unread = self.unread.wrapping_sub(total);
+        Some(taken)
+    }
+
+    /// Takes a packet of any form: copies what follows its descriptor to the start of `into`,
+    /// memory that nobody else writes, once.
+    ///
+    /// # Errors
+    /// [`HostFault`], also for a packet that `into` has no room for.
+    #[inline(never)]
+    pub fn receive_to(&mut self, into: Words<'_>) -> Result<Option<Incoming>, HostFault> {
+        if self.is_drained() && !self.look()? {
+            return Ok(None);
+        }
+        let (incoming, start, total) = self.describe()?;
+        let mut from = advance(self.read, start, self.size);
+        let words = self.memory.words();
+        let count = incoming.len / 8;
+        if count > into.count() {
+            return Err(self.fail(HostFault::Length));
+        }
+        for i in 0..count {
+            into.store(i, words.load(place(from))?)?;
+            from = advance(from, 1, self.size);
+        }
+        self.read = advance(self.read, total, self.size);
+        self.unread = self.unread.wrapping_sub(total);
+        Ok(Some(incoming))
+    }
+
     /// Takes a packet of any form. What was seen of it before does not count.
     #[inline(never)]
     fn receive_any(&mut self, into: &mut [u64]) -> Result<Incoming, HostFault> {
-        let at = self.read;
+        let (incoming, start, total) = self.describe()?;
+        let part = into.len().min(incoming.len / 8);
+        let part = into.get_mut(..part).unwrap_or_default();
+        self.copy_words(advance(self.read, start, self.size), part)?;
+        self.read = advance(self.read, total, self.size);
+        self.unread = self.unread.wrapping_sub(total);
+        Ok(incoming)
+    }
+
+    /// What the next packet is, where what it has for the caller starts, and how long it is with
+    /// its footer; both in words.
+    fn describe(&mut self) -> Result<(Incoming, u32, u32), HostFault> {
         let mut descriptor = [0; DESCRIPTOR as usize];
-        self.copy_words(at, &mut descriptor)?;
+        self.copy_words(self.read, &mut descriptor)?;
         let [first, transaction_id] = descriptor;
         let kind = PacketKind(first as u16);
         let header = u32::from((first >> 16) as u16);
@@ -194,19 +275,14 @@ impl<P: Platform> Receiver<P> {
         let plain = matches!(kind, PacketKind::IN_BAND | PacketKind::COMPLETION);
         let start = if plain { header } else { DESCRIPTOR };
         let len = length.wrapping_sub(start) as usize;
-        let part = into.len().min(len);
-        let part = into.get_mut(..part).unwrap_or_default();
-        self.copy_words(advance(at, start, self.size), part)?;
-        let total = length.wrapping_add(FOOTER);
-        self.read = advance(at, total, self.size);
-        self.unread = self.unread.wrapping_sub(total);
-        Ok(Incoming {
+        let incoming = Incoming {
             kind,
             flags: (first >> 48) as u16,
             transaction_id,
             header: (header.wrapping_sub(start) as usize).wrapping_mul(8),
             len: len.wrapping_mul(8),
-        })
+        };
+        Ok((incoming, start, length.wrapping_add(FOOTER)))
     }
 
     /// Copies words out one by one, from an index on, across the end of the ring if need be.

@@ -273,6 +273,57 @@ impl<P: Platform> Sender<P> {
         false
     }
 
+    /// Writes an in-band packet that asks for an answer. `false` when it takes the long way, which
+    /// is [`send`](Self::send): nothing was written then that counts.
+    #[inline(always)]
+    pub fn send_request<const N: usize>(
+        &mut self,
+        transaction_id: u64,
+        payload: &[u64; N],
+    ) -> bool {
+        let first = const {
+            PacketKind::IN_BAND.0 as u64
+                | 2 << 16
+                | (N as u64 + 2) << 32
+                | (COMPLETION_REQUESTED as u64) << 48
+        };
+        self.send_inline(first, transaction_id, payload)
+    }
+
+    /// Writes the answer to a packet of the host's. `false` as for
+    /// [`send_request`](Self::send_request).
+    #[inline(always)]
+    pub fn send_completion<const N: usize>(
+        &mut self,
+        transaction_id: u64,
+        payload: &[u64; N],
+    ) -> bool {
+        let first = const { PacketKind::COMPLETION.0 as u64 | 2 << 16 | (N as u64 + 2) << 32 };
+        self.send_inline(first, transaction_id, payload)
+    }
+
+    #[inline(always)]
+    fn send_inline<const N: usize>(
+        &mut self,
+        first: u64,
+        transaction_id: u64,
+        payload: &[u64; N],
+    ) -> bool {
+        let total = const { N as u32 + 2 + FOOTER_BYTES / 8 };
+        let at = self.write;
+        if total <= self.room
+            && let Ok(whole) = self.memory.words().part(place(at), total as usize)
+            && whole.write(0, &[first, transaction_id]).is_ok()
+            && whole.write(2, payload).is_ok()
+            && whole.store(const { N + 2 }, footer(at)).is_ok()
+        {
+            self.write = advance(at, total, self.size);
+            self.room = self.room.wrapping_sub(total);
+            return true;
+        }
+        false
+    }
+
     /// Makes room for `total` words by looking at the host's read index.
     #[cold]
     #[inline(never)]
@@ -334,6 +385,17 @@ impl<P: Platform> Sender<P> {
         control.store_u32::<WRITE_INDEX>(self.write << 3);
         full_barrier();
         control.load_u32::<INTERRUPT_MASK>() == 0 && control.load_u32::<READ_INDEX>() == before << 3
+    }
+
+    /// Whether the host has read everything that was published.
+    ///
+    /// # Errors
+    /// [`HostFault`].
+    pub fn is_read(&mut self) -> Result<bool, HostFault> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => self.look().map(|()| self.read == self.published),
+        }
     }
 
     /// Bytes that packets can take now, headers and footers included.
