@@ -2,7 +2,6 @@
 
 use crate::block::BlockQueue;
 use crate::host::Host;
-#[cfg(feature = "xen")]
 use crate::net::NetDevice;
 use blkfront::Queue;
 #[cfg(feature = "xen")]
@@ -14,6 +13,8 @@ use hypercall::bus::{BusEvent, Class, Device as _};
 use hypercall::{Gate, HostFault, Platform};
 #[cfg(feature = "xen")]
 use netfront::netif;
+#[cfg(feature = "hyperv")]
+use netfront::netvsc;
 #[cfg(feature = "hyperv")]
 use vmbus::VmBus;
 #[cfg(feature = "xen")]
@@ -117,6 +118,9 @@ pub enum OpenError {
     /// A Xen network interface did not connect.
     #[cfg(feature = "xen")]
     Netif(netif::ConnectError),
+    /// A Hyper-V network interface did not connect.
+    #[cfg(feature = "hyperv")]
+    Netvsc(netvsc::ConnectError),
 }
 
 impl fmt::Display for OpenError {
@@ -130,6 +134,8 @@ impl fmt::Display for OpenError {
             Self::Storvsc(why) => why.fmt(f),
             #[cfg(feature = "xen")]
             Self::Netif(why) => why.fmt(f),
+            #[cfg(feature = "hyperv")]
+            Self::Netvsc(why) => why.fmt(f),
         }
     }
 }
@@ -234,7 +240,6 @@ impl<'h, P: Platform, G: Gate> Bus<'h, P, G> {
     ///
     /// # Errors
     /// [`OpenError`].
-    #[cfg(feature = "xen")]
     pub fn open_net(
         &self,
         device: &Device,
@@ -244,10 +249,17 @@ impl<'h, P: Platform, G: Gate> Bus<'h, P, G> {
             return Err(OpenError::WrongClass);
         }
         match (self, device) {
+            #[cfg(feature = "xen")]
             (Self::Xen(bus), Device::Xen(device)) => netif::Netif::connect(bus, device, config)
                 .map(NetDevice::Xen)
                 .map_err(OpenError::Netif),
             #[cfg(feature = "hyperv")]
+            (Self::HyperV(bus), Device::HyperV(offer)) => {
+                netvsc::Netvsc::connect(bus, offer, config)
+                    .map(NetDevice::HyperV)
+                    .map_err(OpenError::Netvsc)
+            }
+            #[cfg(all(feature = "xen", feature = "hyperv"))]
             _ => Err(OpenError::OtherBus),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A guest kernel links this crate once; the same image then uses the paravirtual devices of
 //! whichever host it wakes up on: **Xen** (hypercalls, grant tables, event channels, xenstore,
-//! blkif, netif) or **Hyper-V** (hypercalls, SynIC, VMBus, storvsc). The kernel's own code names neither:
+//! blkif, netif) or **Hyper-V** (hypercalls, SynIC, VMBus, storvsc,
+//! netvsc). The kernel's own code names neither:
 //!
 //! 1. it implements [`Platform`] (pages, frames, time, waiting: eight methods);
 //! 2. it finds its [`Host`], and calls [`Hypervisor::on_interrupt`] from the handler of one vector;
@@ -22,7 +23,6 @@ compile_error!("pv-drivers needs a host: enable the feature `xen`, `hyperv` or b
 mod block;
 mod bus;
 mod host;
-#[cfg(feature = "xen")]
 mod net;
 
 pub use blkfront::{self, Block, Buf, Completion, IoError, Limits, Op, Request, SubmitError, Tag};
@@ -30,7 +30,6 @@ pub use block::BlockQueue;
 pub use bus::{Bus, BusError, Device, OpenError};
 pub use host::{Host, HostUnknown};
 pub use hypercall::{self, Gate, HostFault, Hypervisor, Platform, arch, host::Shutdown};
-#[cfg(feature = "xen")]
 pub use net::NetDevice;
 pub use netfront::{self, Net, NetQueue};
 

@@ -1,7 +1,10 @@
 //! The network interface of whichever host it is.
 
 use hypercall::{Gate, HostFault, Platform};
+#[cfg(feature = "xen")]
 use netfront::netif::Netif;
+#[cfg(feature = "hyperv")]
+use netfront::netvsc::Netvsc;
 use netfront::{Capabilities, Net, NetQueue};
 
 /// A network interface on either host. It implements [`Net`] by passing every call on; code that
@@ -10,14 +13,21 @@ use netfront::{Capabilities, Net, NetQueue};
 #[non_exhaustive]
 pub enum NetDevice<'b, 'h, P: Platform, G: Gate> {
     /// A Xen virtual network interface.
+    #[cfg(feature = "xen")]
     Xen(Netif<'b, 'h, P, G>),
+    /// A Hyper-V synthetic network interface.
+    #[cfg(feature = "hyperv")]
+    HyperV(Netvsc<'b, 'h, P, G>),
 }
 
 /// Calls a method of whichever interface it is.
 macro_rules! either {
     ($self:ident, $net:ident => $call:expr) => {
         match $self {
+            #[cfg(feature = "xen")]
             NetDevice::Xen($net) => $call,
+            #[cfg(feature = "hyperv")]
+            NetDevice::HyperV($net) => $call,
         }
     };
 }

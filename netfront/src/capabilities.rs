@@ -84,6 +84,8 @@ pub struct Config {
     pub rx_pages: usize,
     /// Pages for frames to be sent, of each queue, 4 KiB each.
     pub tx_pages: usize,
+    /// The largest packet to ask for, in bytes, where the host lets its guest choose (Hyper-V).
+    pub mtu: u16,
     /// Receive every frame on the line, not only those for this interface, if the host allows it.
     pub promiscuous: bool,
     /// How long each step of connecting or closing may take, in nanoseconds.
@@ -97,6 +99,7 @@ impl Default for Config {
             offloads: Offloads::all(),
             rx_pages: 512,
             tx_pages: 512,
+            mtu: 1500,
             promiscuous: false,
             timeout: 10_000_000_000,
         }

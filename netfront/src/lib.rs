@@ -29,6 +29,8 @@ pub mod future;
 pub mod net;
 #[cfg(feature = "xen")]
 pub mod netif;
+#[cfg(feature = "hyperv")]
+pub mod netvsc;
 pub mod offload;
 pub mod toeplitz;
 
