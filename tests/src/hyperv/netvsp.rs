@@ -189,10 +189,15 @@ impl Netvsp {
     }
 
     /// Changes the longest frame of the line (bytes, Ethernet header included) and tells the guest
-    /// that the network is another one.
-    pub fn set_max_frame(&mut self, bytes: u32) {
+    /// that the network is another one. False, and nothing done: a guest is connected that did
+    /// not ask for frames of this length.
+    pub fn set_max_frame(&mut self, bytes: u32) -> bool {
+        if self.miniport.is_operational() && bytes > self.miniport.frame {
+            return false;
+        }
         self.miniport.hardware.max_frame = bytes;
         self.indicate(rndis::status::NETWORK_CHANGE);
+        true
     }
 
     /// Tells the guest a status, without anything that belongs to it.
@@ -369,6 +374,10 @@ impl Device for Netvsp {
         let kind = packet.payload.first_chunk().map(|b| u32::from_le_bytes(*b));
         match (kind.unwrap_or(0), self.phase) {
             (message::SEND_RNDIS_PACKET, Phase::Setup) if self.is_data(&packet) => {
+                if !self.miniport.is_operational() {
+                    turn.counters
+                        .violation("netvsp: a frame before INITIALIZE or after HALT");
+                }
                 self.queues[usize::from(channel)].taken.push_back(packet);
             }
             (message::SEND_RNDIS_PACKET, Phase::Setup) => {

@@ -112,15 +112,19 @@ impl Netvsp {
             vlan: self.vlan,
             offloads: self.miniport.offloads,
         };
-        let result = if self.phase != Phase::Setup || !self.miniport.is_operational() {
-            Err("a frame before INITIALIZE or after HALT".into())
-        } else {
-            let gathered = self.gather(&packet, turn);
-            gathered.and_then(|(whole, first)| {
-                let mut complain = |what| turn.counters.violation(format!("netvsp: {what}"));
-                transmit::frames(&whole, first, &rules, &mut complain)
-            })
-        };
+        // Frames that the guest gave up, by HALT or by revoking the send buffer, go nowhere.
+        let given_up = self.phase != Phase::Setup || !self.miniport.is_operational();
+        if given_up {
+            if packet.completion_requested {
+                let completing = &mut self.queues[queue].completing;
+                completing.push((packet.transaction_id, status::FAILURE));
+            }
+            return;
+        }
+        let result = self.gather(&packet, turn).and_then(|(whole, first)| {
+            let mut complain = |what| turn.counters.violation(format!("netvsp: {what}"));
+            transmit::frames(&whole, first, &rules, &mut complain)
+        });
         self.stats.sent_packets += 1;
         let status = match result {
             Ok(frames) => {

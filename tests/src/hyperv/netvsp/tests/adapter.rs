@@ -72,7 +72,11 @@ fn the_link_goes_down_and_up() {
         let state = u32::from(!up);
         assert_eq!(guest.query(oid::MEDIA_CONNECT_STATUS), (0, words(&[state])));
     }
-    guest.netvsp().set_max_frame(1014);
+    assert!(
+        !guest.netvsp().set_max_frame(9014),
+        "more than was asked for"
+    );
+    assert!(guest.netvsp().set_max_frame(1014));
     let transfer = guest.transfer(0).unwrap();
     assert_eq!(in_words(&transfer.messages[0])[2], 0x4001_0018);
     assert_eq!(guest.query(oid::MAXIMUM_FRAME_SIZE), (0, words(&[1000])));
