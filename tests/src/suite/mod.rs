@@ -8,6 +8,7 @@ mod lab_xen;
 pub mod net;
 pub mod net_costs;
 mod net_every;
+mod net_hyperv;
 pub mod net_lab;
 pub mod net_life;
 pub mod net_model;
@@ -15,4 +16,5 @@ mod net_xen;
 
 pub use lab_hyperv::HyperVLab;
 pub use lab_xen::XenLab;
+pub use net_hyperv::{HyperVNetLab, SimNetvsc};
 pub use net_xen::XenNetLab;

@@ -1,0 +1,3 @@
+//! The net suite over simulated Hyper-V.
+
+pv_tests::net_suite!(pv_tests::suite::HyperVNetLab);
