@@ -221,12 +221,16 @@ impl<T: Transport> Queue<T> {
             });
             let found = match rest {
                 Rest::Enough => break,
-                Rest::Empty => Ok(false),
-                Rest::Odd => self.show_odd(&mut shown, &mut sink),
+                Rest::Empty => Ok(None),
+                Rest::Odd => self.show_odd(&mut sink),
             };
             let more = match found {
-                Ok(false) => self.look_again(&mut patience),
-                more => more,
+                Ok(Some(more)) => {
+                    shown = shown.wrapping_add(more);
+                    continue;
+                }
+                Ok(None) => self.look_again(&mut patience),
+                Err(fault) => Err(fault),
             };
             match more {
                 Ok(true) => {}
@@ -259,22 +263,20 @@ impl<T: Transport> Queue<T> {
         shown
     }
 
-    /// Takes an answer of whatever form, and counts the completion that it makes, if any. Whether
-    /// there was one.
+    /// Takes an answer of whatever form, if there is one, and shows the completion that it makes.
+    /// How many that is.
     #[cold]
-    fn show_odd(
-        &mut self,
-        shown: &mut usize,
-        sink: &mut dyn FnMut(Completion),
-    ) -> Result<bool, HostFault> {
+    fn show_odd(&mut self, sink: &mut dyn FnMut(Completion)) -> Result<Option<usize>, HostFault> {
         let Some(answer) = self.transport.pop()? else {
-            return Ok(false);
+            return Ok(None);
         };
-        if let Some(completion) = self.slots.answer(answer)? {
-            sink(completion);
-            *shown = shown.wrapping_add(1);
-        }
-        Ok(true)
+        Ok(Some(match self.slots.answer(answer)? {
+            Some(completion) => {
+                sink(completion);
+                1
+            }
+            None => 0,
+        }))
     }
 
     /// The ring came up empty: whether there is more after all.

@@ -34,15 +34,45 @@ struct Slot {
     /// a plain request in flight if it names exactly this.
     key: u64,
     buf: Option<Buf>,
-    /// What a request that is done came to.
-    result: Result<(), IoError>,
-    /// What an answer of plain success says, as [`Transport`](crate::Transport) foretold.
-    expected: u32,
-    op: Op,
+    asked: Asked,
     state: State,
 }
 
 const _: () = assert!(size_of::<Slot>() == 32);
+
+/// What was asked: what an answer of plain success says, as
+/// [`Transport::push`](crate::transport::Transport::push) foretold (32 bits), and above it the
+/// operation. One word, because both are written at once.
+#[derive(Debug, Clone, Copy)]
+struct Asked(u64);
+
+impl Asked {
+    #[inline(always)]
+    fn new(op: Op, expected: u32) -> Self {
+        let op = match op {
+            Op::Read => 0,
+            Op::Write => 1,
+            Op::Flush => 2,
+            Op::Discard => 3,
+        };
+        Self(op << 32 | u64::from(expected))
+    }
+
+    #[inline(always)]
+    fn expected(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    fn op(self) -> Op {
+        match self.0 >> 32 {
+            0 => Op::Read,
+            1 => Op::Write,
+            2 => Op::Flush,
+            _ => Op::Discard,
+        }
+    }
+}
 
 /// What a slot is in. Only what is out of the ordinary changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +83,8 @@ enum State {
     Watched,
     /// In flight, and nobody wants the completion.
     Abandoned,
-    /// Answered, and not yet collected.
-    Done,
+    /// Answered like this, and not yet collected.
+    Done(Result<(), IoError>),
     /// Failed with the device; the buffer stays until that is closed.
     Held,
 }
@@ -110,7 +140,7 @@ impl Slot {
         let id = match self.state {
             State::Plain => self.key,
             State::Watched | State::Abandoned => aside(self.key),
-            State::Done | State::Held => return None,
+            State::Done(_) | State::Held => return None,
         };
         (index_of(id) == index && id != END).then_some(id)
     }
@@ -124,7 +154,7 @@ impl Slot {
     fn judge(&self, answer: &Answer) -> Result<Result<(), IoError>, HostFault> {
         let asked = self.buf.as_ref().map_or(0, |buf| buf.len() as u32);
         match answer.says {
-            Says::Operation(operation) if u32::from(operation) != self.expected => {
+            Says::Operation(operation) if u32::from(operation) != self.asked.expected() => {
                 Err(HostFault::WrongOperation)
             }
             Says::Moved(moved) if answer.result.is_ok() && moved > asked => Err(HostFault::Length),
@@ -153,9 +183,7 @@ impl Slots {
             Slot {
                 key,
                 buf: None,
-                result: Ok(()),
-                expected: 0,
-                op: Op::Flush,
+                asked: Asked(0),
                 state: State::Plain,
             }
         });
@@ -199,8 +227,7 @@ impl Slots {
         if let Some(slot) = self.table.get_mut(index_of(room.id)) {
             self.free = slot.key;
             slot.key = room.id;
-            slot.expected = expected;
-            slot.op = request.op;
+            slot.asked = Asked::new(request.op, expected);
             // The slot was free, so there is no old buffer to drop.
             core::mem::forget(core::mem::replace(&mut slot.buf, request.buf));
         }
@@ -212,7 +239,7 @@ impl Slots {
     #[inline(always)]
     pub(crate) fn finish(&mut self, id: u64, says: u32) -> Option<Completion> {
         let slot = self.table.get_mut(index_of(id))?;
-        if slot.key != id || slot.expected != says {
+        if slot.key != id || slot.asked.expected() != says {
             return None;
         }
         // It is in flight, so the table is not shut.
@@ -220,7 +247,7 @@ impl Slots {
         self.free = id.wrapping_add(GENERATION);
         Some(Completion {
             tag: Tag(id),
-            op: slot.op,
+            op: slot.asked.op(),
             buf: slot.buf.take(),
             result: Ok(()),
         })
@@ -242,8 +269,7 @@ impl Slots {
         if self.land(answer.id) {
             drop(self.vacate(answer.id, result));
         } else if let Some(slot) = self.table.get_mut(index_of(answer.id)) {
-            slot.result = result;
-            slot.set(State::Done, answer.id);
+            slot.set(State::Done(result), answer.id);
             self.done = self.done.wrapping_add(1);
         }
         Ok(())
@@ -279,7 +305,7 @@ impl Slots {
         slot.key = core::mem::replace(list, id.wrapping_add(GENERATION));
         Some(Completion {
             tag: Tag(id),
-            op: slot.op,
+            op: slot.asked.op(),
             buf: slot.buf.take(),
             result,
         })
@@ -291,17 +317,20 @@ impl Slots {
         if self.done == 0 {
             return None;
         }
-        let done = self.table.iter().find(|slot| slot.state == State::Done)?;
+        let mut slots = self.table.iter();
+        let done = slots.find(|slot| matches!(slot.state, State::Done(_)))?;
         self.collect(Tag(aside(done.key)))
     }
 
     /// Collects a completion that was kept.
     pub(crate) fn collect(&mut self, Tag(id): Tag) -> Option<Completion> {
         let slot = self.table.get(index_of(id))?;
-        if !slot.is(State::Done, id) {
+        let State::Done(result) = slot.state else {
+            return None;
+        };
+        if slot.key != aside(id) {
             return None;
         }
-        let result = slot.result;
         self.done = self.done.saturating_sub(1);
         self.vacate(id, result)
     }
@@ -310,9 +339,8 @@ impl Slots {
     pub(crate) fn is_live(&self, Tag(id): Tag) -> bool {
         let slot = self.table.get(index_of(id));
         slot.is_some_and(|slot| {
-            [State::Plain, State::Watched, State::Done]
-                .iter()
-                .any(|state| slot.is(*state, id))
+            let done = matches!(slot.state, State::Done(_)) && slot.key == aside(id);
+            done || slot.is(State::Plain, id) || slot.is(State::Watched, id)
         })
     }
 
@@ -367,7 +395,7 @@ impl Slots {
             if !abandoned {
                 show(Completion {
                     tag: Tag(id),
-                    op: slot.op,
+                    op: slot.asked.op(),
                     buf: None,
                     result: Err(IoError::Host(fault)),
                 });

@@ -263,6 +263,7 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
             Incoming::Rescind(rescind) => match state.offers.rescind(rescind.relid) {
                 Rescinded::InUse => {
                     self.mark(rescind.relid, true);
+                    self.hv.add_news();
                     self.hv.signals().raise(rescind.relid);
                 }
                 Rescinded::Idle => {}

@@ -37,6 +37,8 @@ pub struct Channel<'b, 'h, P: Platform, G: Gate> {
     /// What the host was lent beside the rings.
     pub(crate) loans: Vec<u32, LOANS>,
     offer: Offer,
+    /// The host's news when the device was last known to be there.
+    settled: u32,
     /// Until it is closed.
     ends: Option<Ends<P>>,
 }
@@ -128,6 +130,8 @@ impl<'h, P: Platform, G: Gate> VmBus<'h, P, G> {
                 gpadl,
                 loans: Vec::new(),
                 offer: offer.clone(),
+                // Anything but that: the first look is still to come.
+                settled: self.hypervisor().news().wrapping_sub(1),
                 ends: Some(ends),
             }),
             Err((error, held)) => {
@@ -375,11 +379,14 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
     /// [`HostFault`].
     #[inline(always)]
     pub fn arm(&mut self) -> Result<bool, HostFault> {
-        self.done();
-        match &mut self.ends {
-            Some(ends) => ends.receiver.arm(),
-            None => Err(HostFault::Withdrawn),
+        let Some(ends) = &mut self.ends else {
+            return Err(HostFault::Withdrawn);
+        };
+        let armed = ends.receiver.arm()?;
+        if armed.signal {
+            self.notify();
         }
+        Ok(armed.more)
     }
 
     /// Whether the device is still there.
@@ -388,7 +395,18 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
     /// [`HostFault::Withdrawn`] when the host took it back.
     #[inline]
     pub fn check(&mut self) -> Result<(), HostFault> {
+        let news = self.bus.hypervisor().news();
+        if news == self.settled {
+            return Ok(());
+        }
+        self.check_at(news)
+    }
+
+    /// Looks what the news are.
+    #[cold]
+    fn check_at(&mut self, news: u32) -> Result<(), HostFault> {
         if !self.bus.is_withdrawn(self.relid) {
+            self.settled = news;
             return Ok(());
         }
         if let Some(ends) = &mut self.ends {

@@ -356,8 +356,11 @@ impl<P: Platform, G: Gate> Transport for Storvsc<'_, '_, P, G> {
     #[inline]
     fn arm(&mut self) -> Result<bool, HostFault> {
         match &mut self.channel {
-            Some(channel) if !channel.is_rescinded() => channel.arm(),
-            _ => Err(HostFault::Withdrawn),
+            Some(channel) => {
+                channel.check()?;
+                channel.arm()
+            }
+            None => Err(HostFault::Withdrawn),
         }
     }
 

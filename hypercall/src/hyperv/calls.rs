@@ -43,7 +43,9 @@ pub(super) struct Calls<P: Platform, G: Gate> {
     /// The address of the hypercall page, which `code` keeps.
     entry: usize,
     input: Mutex<Pages<P>>,
+    /// Hypercalls but for signals.
     count: AtomicU64,
+    signals: AtomicU64,
     code: Overlay<P, G>,
 }
 
@@ -60,6 +62,7 @@ impl<P: Platform, G: Gate> Calls<P, G> {
             entry,
             input: Mutex::new(input),
             count: AtomicU64::new(0),
+            signals: AtomicU64::new(0),
             code,
         };
         if calls.code.is_on() {
@@ -69,20 +72,28 @@ impl<P: Platform, G: Gate> Calls<P, G> {
         }
     }
 
+    /// Makes a call that is counted already.
+    #[inline(always)]
     fn call(&self, control: u64, input: u64, output: u64) -> Status {
-        self.count.fetch_add(1, Ordering::Relaxed);
         let call = HvCall::new(control, input, output, self.entry);
         Status::of(self.gate.hv_call(call))
     }
 
     /// Hypercalls made so far.
     pub(super) fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        let others = self.count.load(Ordering::Relaxed);
+        others.wrapping_add(self.signals())
+    }
+
+    /// Signals among them.
+    pub(super) fn signals(&self) -> u64 {
+        self.signals.load(Ordering::Relaxed)
     }
 
     /// HvSignalEvent, flag 0 of the connection.
     #[inline]
     pub(super) fn signal_event(&self, connection: u32) -> Status {
+        self.signals.fetch_add(1, Ordering::Relaxed);
         self.call(SIGNAL_EVENT | FAST, connection.into(), 0)
     }
 
@@ -98,6 +109,7 @@ impl<P: Platform, G: Gate> Calls<P, G> {
             .get_mut(..payload.len())
             .ok_or(PostError::TooLong)?
             .copy_from_slice(payload);
+        self.count.fetch_add(1, Ordering::Relaxed);
         let status = {
             let input = self.input.lock();
             input.first().write::<PostMessage, 0>(&message);

@@ -30,7 +30,7 @@ use crate::signals::{NoWaker, Signals};
 use abi::{CRASH_REGISTERS, EVENT_FLAGS, KIND_POSTED, Privileges, Status};
 use calls::Calls;
 use clock::Clock;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 use crash::Crash;
 use synic::Synic;
@@ -63,6 +63,8 @@ pub struct HyperV<P: Platform, G: Gate> {
     crash: Option<Crash<P>>,
     signals: Signals,
     counts: Counts,
+    /// Changes whenever a message came, or it told of a device that goes.
+    news: AtomicU32,
     privileges: Privileges,
     leaves: HvLeaves,
     vp_index: u32,
@@ -77,7 +79,6 @@ pub struct HyperV<P: Platform, G: Gate> {
 
 #[derive(Debug, Default)]
 struct Counts {
-    signals: AtomicU64,
     interrupts: AtomicU64,
     lent: AtomicU64,
     reclaimed: AtomicU64,
@@ -133,6 +134,7 @@ impl<P: Platform, G: Gate> HyperV<P, G> {
             crash,
             signals: Signals::new(),
             counts: Counts::default(),
+            news: AtomicU32::new(0),
             privileges,
             leaves,
             vp_index,
@@ -190,6 +192,18 @@ impl<P: Platform, G: Gate> HyperV<P, G> {
                 .wait(token, now.saturating_add(pause).min(until));
             pause = pause.saturating_mul(2).min(LAST_BACKOFF);
         }
+    }
+
+    /// A number that changes whenever there may be something new to know of devices: a look at it
+    /// tells who knew all there was that there still is nothing else.
+    #[inline(always)]
+    pub fn news(&self) -> u32 {
+        self.news.load(Ordering::Acquire)
+    }
+
+    /// Has [`news`](Self::news) change, after a message was understood.
+    pub fn add_news(&self) {
+        self.news.fetch_add(1, Ordering::Release);
     }
 
     /// Whether a message from the host waits.
@@ -273,7 +287,6 @@ impl<P: Platform, G: Gate> Hypervisor for HyperV<P, G> {
 
     #[inline]
     fn signal(&self, port: Port) {
-        self.counts.signals.fetch_add(1, Ordering::Relaxed);
         let status = self.calls.signal_event(port.to);
         if status != Status::SUCCESS {
             // So it is with a device that was just withdrawn.
@@ -297,6 +310,7 @@ impl<P: Platform, G: Gate> Hypervisor for HyperV<P, G> {
             self.timer.set_fired();
         }
         if self.synic.has_message() {
+            self.add_news();
             self.signals.raise(MESSAGE_SIGNAL);
             // It may take a device back, whoever waits for that device.
             self.signals.wake_all();
@@ -344,7 +358,7 @@ impl<P: Platform, G: Gate> Hypervisor for HyperV<P, G> {
         let counts = &self.counts;
         Counters {
             hypercalls: self.calls.count(),
-            signals: counts.signals.load(Ordering::Relaxed),
+            signals: self.calls.signals(),
             interrupts: counts.interrupts.load(Ordering::Relaxed),
             pages_lent: counts.lent.load(Ordering::Relaxed),
             pages_reclaimed: counts.reclaimed.load(Ordering::Relaxed),

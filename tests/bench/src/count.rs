@@ -8,21 +8,22 @@ static WORKING: AtomicBool = AtomicBool::new(false);
 /// Nanoseconds that hosts took meanwhile.
 static OUTSIDE: AtomicU64 = AtomicU64::new(0);
 
-/// The work of a driver and of its caller, in which callgrind counts. Returns how many nanoseconds
-/// it took, without what was [`outside`].
-pub fn timed(work: impl FnOnce()) -> u64 {
+/// The work of a driver and of its caller, in which callgrind counts. Returns what comes of it,
+/// and how many nanoseconds it took, without what was [`outside`].
+pub fn timed<R>(work: impl FnOnce() -> R) -> (R, u64) {
     let outside = OUTSIDE.load(Ordering::Relaxed);
     WORKING.store(true, Ordering::Relaxed);
     let start = Instant::now();
-    measured(work);
+    let result = measured(work);
     let spent = start.elapsed().as_nanos() as u64;
     WORKING.store(false, Ordering::Relaxed);
-    spent.saturating_sub(OUTSIDE.load(Ordering::Relaxed) - outside)
+    let outside = OUTSIDE.load(Ordering::Relaxed) - outside;
+    (result, spent.saturating_sub(outside))
 }
 
 #[inline(never)]
-fn measured(work: impl FnOnce()) {
-    work();
+fn measured<R>(work: impl FnOnce() -> R) -> R {
+    work()
 }
 
 /// A host's work, maybe called from a driver's: callgrind does not count inside.
@@ -35,8 +36,9 @@ pub fn outside<R>(f: impl FnOnce() -> R) -> R {
     }
 }
 
+/// The same, of what is only ever called from inside of [`timed`] work.
 #[inline(never)]
-fn excluded<R>(f: impl FnOnce() -> R) -> R {
+pub fn excluded<R>(f: impl FnOnce() -> R) -> R {
     let start = Instant::now();
     WORKING.store(false, Ordering::Relaxed);
     let result = f();

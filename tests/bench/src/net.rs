@@ -155,7 +155,7 @@ fn run<Q: NetQueue>(
         ..machine.counted()
     };
     let before = now(queue);
-    let nanoseconds = (0..batches).map(|_| timed(|| batch(queue))).sum();
+    let nanoseconds = (0..batches).map(|_| timed(|| batch(queue)).1).sum();
     Measure {
         requests: batches * depth as u64,
         nanoseconds,

@@ -195,7 +195,7 @@ pub fn run(indirect: bool, depth: usize, batches: u64) -> Measure {
             }
         })
     };
-    let nanoseconds = (0..batches).map(|_| batch()).sum();
+    let nanoseconds = (0..batches).map(|_| batch().1).sum();
     Measure {
         requests: batches * depth as u64,
         nanoseconds,

@@ -127,7 +127,7 @@ type Net = VirtIONetRaw<Identity, Fake, QUEUE>;
 
 fn measure(depth: usize, batches: u64, mut batch: impl FnMut()) -> Measure {
     let before = NOTIFICATIONS.load(Ordering::Relaxed);
-    let nanoseconds = (0..batches).map(|_| timed(&mut batch)).sum();
+    let nanoseconds = (0..batches).map(|_| timed(&mut batch).1).sum();
     Measure {
         requests: batches * depth as u64,
         counted: Counted {

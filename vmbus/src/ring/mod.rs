@@ -16,7 +16,7 @@ mod sender;
 )]
 mod tests;
 
-pub use receiver::{Incoming, Receiver};
+pub use receiver::{Armed, Incoming, Receiver};
 pub use sender::{Outgoing, SendError, Sender};
 
 use crate::abi::packet::{FEATURE_BITS, FEATURE_PENDING_SEND_SIZE};

@@ -34,6 +34,9 @@ pub struct Incoming {
     pub len: usize,
 }
 
+/// Differs from any index that a host may write: it is to be checked.
+const UNSEEN: u64 = u64::MAX;
+
 /// The guest's end of the host-to-guest ring.
 #[derive(Debug)]
 pub struct Receiver<P: Platform> {
@@ -44,6 +47,8 @@ pub struct Receiver<P: Platform> {
     read: u32,
     /// Words from there on that the host had written when its index was last looked at.
     unread: u32,
+    /// The host's index when it was last looked at, in bytes as it wrote it; or [`UNSEEN`].
+    seen: u64,
     /// The read index that the host was told.
     committed: u32,
     /// Whether the host was told to send no signals.
@@ -61,6 +66,7 @@ impl<P: Platform> Receiver<P> {
             size,
             read: 0,
             unread: 0,
+            seen: UNSEEN,
             committed: 0,
             masked: false,
             fault: None,
@@ -81,6 +87,7 @@ impl<P: Platform> Receiver<P> {
     #[cold]
     pub fn fail(&mut self, fault: HostFault) -> HostFault {
         self.unread = 0;
+        self.seen = UNSEEN;
         *self.fault.get_or_insert(fault)
     }
 
@@ -296,21 +303,31 @@ impl<P: Platform> Receiver<P> {
         Ok(())
     }
 
-    /// Loads and checks the host's write index; whether there is something to read. Signals are
-    /// of no use while there is, so they are masked then.
-    #[inline]
+    /// Loads the host's write index; whether there is something to read, now that all that was
+    /// known of is taken.
+    #[inline(always)]
     fn look(&mut self) -> Result<bool, HostFault> {
+        let written = self.memory.first().load_u32::<WRITE_INDEX>();
+        if u64::from(written) == self.seen {
+            return Ok(false);
+        }
+        self.look_at(written)
+    }
+
+    /// Checks a write index that is new. Signals are of no use while there is something to read,
+    /// so they are masked then.
+    fn look_at(&mut self, written: u32) -> Result<bool, HostFault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let control = self.memory.first();
-        let Some(write) = index(control.load_u32::<WRITE_INDEX>(), self.size) else {
+        let Some(write) = index(written, self.size) else {
             return Err(self.fail(HostFault::RingIndex));
         };
+        self.seen = written.into();
         self.unread = distance(self.read, write, self.size);
         let found = self.unread != 0;
         if found && !mem::replace(&mut self.masked, found) {
-            control.store_u32::<INTERRUPT_MASK>(1);
+            self.memory.first().store_u32::<INTERRUPT_MASK>(1);
         }
         Ok(found)
     }
@@ -326,8 +343,14 @@ impl<P: Platform> Receiver<P> {
         let control = self.memory.first();
         control.store_u32::<READ_INDEX>(self.read << 3);
         full_barrier();
+        self.is_wanted(before)
+    }
+
+    /// Whether the host waits for room that it got since the read index `before`.
+    #[inline(always)]
+    fn is_wanted(&self, before: u32) -> bool {
         // Some hosts ask for one byte less than the ring, which never becomes free.
-        let asked = control.load_u32::<PENDING_SEND_SIZE>() >> 3;
+        let asked = self.memory.first().load_u32::<PENDING_SEND_SIZE>() >> 3;
         asked != 0 && self.crossed(asked, before)
     }
 
@@ -346,21 +369,37 @@ impl<P: Platform> Receiver<P> {
         free(before) < asked && free(self.read) >= asked
     }
 
-    /// Has the host signal when the next packet comes. Returns whether one is there already:
-    /// then there may be no signal for it. What was taken must be [`done`](Self::done) with, or
-    /// the host does not see an empty ring.
+    /// Gives room back as [`done`](Self::done) does, and has the host signal when the next packet
+    /// comes.
     ///
     /// # Errors
     /// [`HostFault`].
-    #[inline]
-    pub fn arm(&mut self) -> Result<bool, HostFault> {
+    #[inline(always)]
+    pub fn arm(&mut self) -> Result<Armed, HostFault> {
         if !self.is_drained() {
-            return Ok(true);
+            let signal = self.done();
+            return Ok(Armed { more: true, signal });
         }
+        let mut signal = false;
+        // Nothing was taken while there was no mask, so there is nothing to give back then.
         if mem::replace(&mut self.masked, false) {
-            self.memory.first().store_u32::<INTERRUPT_MASK>(0);
+            let before = mem::replace(&mut self.committed, self.read);
+            let control = self.memory.first();
+            control.store_u32::<READ_INDEX>(self.read << 3);
+            control.store_u32::<INTERRUPT_MASK>(0);
             full_barrier();
+            signal = self.is_wanted(before);
         }
-        self.look()
+        let more = self.look()?;
+        Ok(Armed { more, signal })
     }
+}
+
+/// What came of [`Receiver::arm`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Armed {
+    /// A packet is there already: there may be no signal for it.
+    pub more: bool,
+    /// The host waits for the room that it got, and wants a signal.
+    pub signal: bool,
 }

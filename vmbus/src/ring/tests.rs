@@ -280,7 +280,15 @@ fn bad_packets_are_faults() {
         HostEnd::new(ring.memory()).set(0, wild);
         assert_eq!(ring.receive(&mut [0; 4]), Err(HostFault::RingIndex));
         assert_eq!(ring.arm(), Err(HostFault::RingIndex));
+        assert_eq!(ring.arm(), Err(HostFault::RingIndex));
     }
+}
+
+/// Whether there is a packet, by a host that waits for no room.
+fn arm(ring: &mut Receiver<impl Platform>) -> Result<bool, HostFault> {
+    let Armed { more, signal } = ring.arm()?;
+    assert!(!signal);
+    Ok(more)
 }
 
 #[test]
@@ -288,18 +296,17 @@ fn signals_are_masked_while_there_is_work() {
     let mut ring = Receiver::new(memory(2)).unwrap();
     let mask = |ring: &Receiver<_>| HostEnd::new(ring.memory()).get(8);
     let packet = [first(11, 2, 2, 0), 1];
-    assert_eq!(ring.arm(), Ok(false));
+    assert_eq!(arm(&mut ring), Ok(false));
     assert_eq!(mask(&ring), 0);
     HostEnd::new(ring.memory()).put(&packet);
     HostEnd::new(ring.memory()).put(&packet);
     ring.receive(&mut [0; 1]).unwrap().unwrap();
     assert_eq!(mask(&ring), 1);
     // One is left: arming says so and leaves the mask.
-    assert_eq!(ring.arm(), Ok(true));
+    assert_eq!(arm(&mut ring), Ok(true));
     assert_eq!(mask(&ring), 1);
     ring.receive(&mut [0; 1]).unwrap().unwrap();
-    ring.done();
-    assert_eq!(ring.arm(), Ok(false));
+    assert_eq!(arm(&mut ring), Ok(false));
     assert_eq!(mask(&ring), 0);
 }
 
@@ -324,6 +331,12 @@ fn a_waiting_host_is_told_of_room_once() {
     assert!(!ring.done());
     ring.receive(&mut [0; 1]).unwrap().unwrap();
     assert!(!ring.done());
+    // Arming tells it as well.
+    while ring.receive(&mut [0; 1]).unwrap().is_some() {}
+    HostEnd::new(ring.memory()).set(12, 4088);
+    let armed = |more, signal| Ok(Armed { more, signal });
+    assert_eq!(ring.arm(), armed(false, true));
+    assert_eq!(ring.arm(), armed(false, false));
     HostEnd::new(ring.memory()).set(12, 0);
 }
 
@@ -461,8 +474,7 @@ fn run(steps: Vec<Step>) {
                 assert!(!rx.done());
             }
             Step::Arm => {
-                rx.done();
-                assert_eq!(rx.arm(), Ok(!coming.is_empty()));
+                assert_eq!(arm(&mut rx), Ok(!coming.is_empty()));
                 let masked = HostEnd::new(rx.memory()).get(8);
                 assert_eq!(masked == 1, !coming.is_empty());
             }
