@@ -59,6 +59,7 @@ pub mod rx_checksum {
     pub const UDP_FAILED: u32 = 1 << 1;
     pub const TCP_SUCCEEDED: u32 = 1 << 3;
     pub const UDP_SUCCEEDED: u32 = 1 << 4;
+    pub const TCP_VALUE_INVALID: u32 = 1 << 7;
 }
 
 /// Fields of [`ppi::LARGE_SEND`]: segment size in 20 bits, where TCP starts in 10, version 2, IPv6.
@@ -293,6 +294,9 @@ fn apply(meta: &mut RxMeta, kind: u32, value: u32) {
             const SUCCEEDED: u32 = rx_checksum::TCP_SUCCEEDED | rx_checksum::UDP_SUCCEEDED;
             meta.checksum = if value & FAILED != 0 {
                 RxChecksum::Bad
+            } else if value & rx_checksum::TCP_VALUE_INVALID != 0 {
+                // The data is good, but its sender's host never filled the field in.
+                RxChecksum::Blank
             } else if value & SUCCEEDED != 0 {
                 RxChecksum::Good
             } else {
