@@ -1,10 +1,12 @@
 //! A buffer in lent pages.
 
 use super::pool::{Header, Link, Meta, NONE, Pool};
+use super::stock::PoolPage;
 use super::{OutOfSpan, PAGE_SIZE, Span};
 use crate::platform::Platform;
 use core::fmt;
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 /// A chain of lent pages that holds `len()` bytes, owned like a `Vec`: it moves into a request,
@@ -67,8 +69,18 @@ impl Buf {
     /// The page is the caller's, who passes it on together with one count of its header.
     #[inline]
     pub(super) unsafe fn new(page: &Meta, len: u16) -> Self {
-        let mut buf = Self { head: page.into() };
-        buf.set_first(Link::alone(len));
+        // SAFETY: the caller's promise.
+        unsafe { Self::placed(page.into(), 0, len) }
+    }
+
+    /// A buffer of one page that holds the `len` bytes from byte `offset` of it on.
+    ///
+    /// # Safety
+    /// As for [`new`](Self::new); `offset + len <= 4096`.
+    #[inline(always)]
+    pub(super) unsafe fn placed(head: NonNull<Meta>, offset: u16, len: u16) -> Self {
+        let mut buf = Self { head };
+        buf.set_first(Link::placed(offset, len));
         buf.set_len(len.into());
         buf
     }
@@ -171,6 +183,41 @@ impl Buf {
         })
     }
 
+    /// The page of a buffer that has only one, and the piece of it that the buffer holds, when that
+    /// is `least` to `most` bytes.
+    ///
+    /// # Errors
+    /// Any other buffer.
+    #[inline(always)]
+    pub fn into_segment(self, least: u16, most: u16) -> Result<(PoolPage, Segment), Self> {
+        let link = self.first_link();
+        if !link.is_alone(least, most) {
+            return Err(self);
+        }
+        let piece = Segment {
+            token: self.first().token(),
+            offset: link.offset(),
+            len: link.len(),
+        };
+        let head = ManuallyDrop::new(self).head;
+        // SAFETY: the page and its count are passed on.
+        Ok((unsafe { PoolPage::new(head) }, piece))
+    }
+
+    /// The page of a buffer that has only one.
+    ///
+    /// # Errors
+    /// Any other buffer.
+    #[inline(always)]
+    pub fn into_page(self) -> Result<PoolPage, Self> {
+        if !self.first_link().is_alone(0, PAGE_SIZE as u16) {
+            return Err(self);
+        }
+        let head = ManuallyDrop::new(self).head;
+        // SAFETY: the page and its count are passed on.
+        Ok(unsafe { PoolPage::new(head) })
+    }
+
     /// The pieces, a page each, in order.
     #[inline(always)]
     pub fn segments(&self) -> Segments<'_> {
@@ -260,7 +307,7 @@ impl Buf {
         ) else {
             return Err((AppendError::TooLarge, other));
         };
-        let other = core::mem::ManuallyDrop::new(other);
+        let other = ManuallyDrop::new(other);
         self.set_first(first.with_pages(pages));
         self.set_len(len);
         let mut tail = self.first().index();
@@ -355,16 +402,34 @@ impl Buf {
 impl Drop for Buf {
     #[inline]
     fn drop(&mut self) {
-        let header = self.first().header();
-        let mut page = self.first().index();
-        while page != NONE {
-            let next = self.link(page).next();
-            // SAFETY: the page is this buffer's, which is going.
-            unsafe { self.header().give_back(page) };
-            page = next;
+        let (first, link) = (self.first(), self.first_link());
+        let header = first.header();
+        // SAFETY: the page is this buffer's, which is going; so are those linked to it.
+        unsafe {
+            header.as_ref().give_back(first.index());
+            if link.next() != NONE {
+                give_back_chain(header, link.next());
+            }
         }
         // SAFETY: this buffer's own count, given up last.
         unsafe { Header::drop_count(header) }
+    }
+}
+
+/// Gives back a page, and those linked to it.
+///
+/// # Safety
+/// The pages are the caller's, who uses them no more, and whose count keeps the header alive.
+#[inline(never)]
+unsafe fn give_back_chain(header: NonNull<Header>, mut page: u16) {
+    while page != NONE {
+        // SAFETY: the caller's promise; a link is read before its page is given back.
+        unsafe {
+            let header = header.as_ref();
+            let next = (*header.meta(page).link.get()).next();
+            header.give_back(page);
+            page = next;
+        }
     }
 }
 

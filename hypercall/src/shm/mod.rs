@@ -40,7 +40,7 @@ pub use pages::{HostPage, OutOfPages, Pages};
 pub use pool::{Pool, PoolError};
 pub use sections::{Section, Sections};
 pub use span::{OutOfSpan, Span};
-pub use stock::Stock;
+pub use stock::{PoolPage, Stock};
 pub use tickets::Tickets;
 pub use words::Words;
 

@@ -66,6 +66,19 @@ impl Link {
         Self(NONE as u64 | (len as u64) << 32 | 1 << 48)
     }
 
+    /// Of the only page of a buffer of the `len` bytes from `offset` on.
+    #[inline(always)]
+    pub(super) const fn placed(offset: u16, len: u16) -> Self {
+        Self(Self::alone(len).0 | (offset as u64) << 16)
+    }
+
+    /// Whether it is of the only page of a buffer, which holds `least` to `most` bytes.
+    #[inline(always)]
+    pub(super) const fn is_alone(self, least: u16, most: u16) -> bool {
+        let pages_and_len = (self.0 >> 32) as u32;
+        pages_and_len >= 1 << 16 | least as u32 && pages_and_len <= 1 << 16 | most as u32
+    }
+
     /// The next page of the buffer, or [`NONE`].
     #[inline(always)]
     pub(super) fn next(self) -> u16 {

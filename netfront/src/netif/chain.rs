@@ -9,7 +9,7 @@ use crate::ETHERNET_HEADER;
 use crate::frame::{Body, RxFrame};
 use crate::offload::{Ip, RxChecksum, RxMeta, Segmentation};
 use hypercall::HostFault;
-use hypercall::shm::Buf;
+use hypercall::shm::{Buf, PoolPage};
 
 /// Pieces of a frame at most: as many as it may have when sent, and one more for a header that
 /// has a page of its own. A longer one is taken off the ring and dropped.
@@ -75,7 +75,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`HostFault`] when it makes no sense there.
-    pub fn take(&mut self, word: u64, index: u8, page: Buf) -> Result<(), HostFault> {
+    pub fn take(&mut self, word: u64, index: u8, page: PoolPage) -> Result<(), HostFault> {
         self.stage = match self.stage {
             Stage::First => {
                 let answer = RxResponse::from_word(word);
@@ -118,7 +118,7 @@ impl Chain {
         Ok(())
     }
 
-    fn piece(&mut self, answer: RxResponse, index: u8, mut page: Buf) -> Result<(), HostFault> {
+    fn piece(&mut self, answer: RxResponse, index: u8, page: PoolPage) -> Result<(), HostFault> {
         if answer.id != u16::from(index) {
             return Err(HostFault::UnknownId);
         }
@@ -128,9 +128,8 @@ impl Chain {
             self.spoil();
             return Ok(());
         };
-        if !page.place(answer.offset, len) {
-            return Err(HostFault::Length);
-        }
+        let piece = page.into_buf(answer.offset, len);
+        let piece = piece.map_err(|_| HostFault::Length)?;
         if self.pieces > PIECES {
             self.spoil();
         }
@@ -139,8 +138,8 @@ impl Chain {
         }
         match &mut self.body {
             // Pages of one pool, and few of them.
-            Some(body) => drop(body.append(page)),
-            none => *none = Some(page),
+            Some(body) => drop(body.append(piece)),
+            none => *none = Some(piece),
         }
         Ok(())
     }

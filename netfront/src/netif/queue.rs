@@ -11,7 +11,7 @@ use crate::ETHERNET_HEADER;
 use crate::capabilities::{Capabilities, Event, Offloads, Stats};
 use crate::frame::{Body, RxFrame, TxFrame};
 use crate::net::{NetQueue, ReserveError, SendError};
-use crate::offload::{Ip, Protocol, Segmentation, Transport, TxMeta};
+use crate::offload::{Ip, Protocol, RxMeta, Segmentation, Transport, TxMeta};
 use core::fmt;
 use core::task::Waker;
 use hypercall::host::Hypervisor;
@@ -36,8 +36,10 @@ pub struct Queue<'b, 'h, P: Platform, G: Gate> {
     pub(super) tx: Tx<P>,
     pub(super) rx: Rx<P>,
     pub(super) can: Capabilities,
-    /// The longest frame of one piece, in bytes.
-    pub(super) most: u32,
+    /// The longest frame that goes the short way, in bytes; 0 while none does.
+    most: u16,
+    rx_bytes: u64,
+    tx_bytes: u64,
     /// Whether the back end takes frames of more pieces.
     pub(super) sg: bool,
     pub(super) fault: Option<HostFault>,
@@ -82,6 +84,8 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
             rx: Rx::new(platform).ok()?,
             can,
             most: 0,
+            rx_bytes: 0,
+            tx_bytes: 0,
             sg: false,
             fault: Some(HostFault::Withdrawn),
             ports: None,
@@ -99,6 +103,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
             log::warn!("network queue failed: {fault}");
             self.fault = Some(fault);
         }
+        self.most = 0;
         self.tx.stop();
         self.rx.stop();
     }
@@ -108,12 +113,16 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         self.can = can;
         self.sg = sg;
         let frame = usize::from(can.mtu).saturating_add(ETHERNET_HEADER);
-        self.most = frame.min(PAGE_SIZE) as u32;
+        self.most = frame.min(PAGE_SIZE) as u16;
+        if self.fault.is_some() {
+            self.most = 0;
+        }
     }
 
     /// Begins to work over a connection that was just made.
     pub(super) fn start(&mut self) {
         self.fault = None;
+        self.learn(self.can, self.sg);
         self.waits = false;
         if let Some(ports) = self.ports {
             // The back end may have looked at the rings before it could be told of them.
@@ -162,8 +171,8 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         self.tx.arm(all)
     }
 
-    #[cold]
-    fn reserve_any(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
+    #[inline(never)]
+    fn reserve_any(&mut self, len: usize) -> Result<Buf, ReserveError> {
         if let Some(fault) = self.fault {
             return Err(ReserveError::Failed(fault));
         }
@@ -175,8 +184,8 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         }
         for _ in 0..PATIENCE {
             self.reap().map_err(ReserveError::Failed)?;
-            if let Some(frame) = self.new_frame(len) {
-                return Ok(frame);
+            if let Some(buf) = self.tx.alloc(len) {
+                return Ok(buf);
             }
             if self.tx.in_flight() == 0 || !self.wait_for_room(false) {
                 break;
@@ -185,18 +194,16 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         Err(ReserveError::Full)
     }
 
-    fn new_frame(&mut self, len: usize) -> Option<TxFrame> {
-        if len <= self.most as usize
-            && let Some(buf) = self.tx.reuse(len)
-        {
-            return TxFrame::new(Body::Buf(buf), 0);
+    /// As [`send_any`](Self::send_any), for a frame without headroom.
+    #[cold]
+    fn send_parts(&mut self, buf: Buf, meta: TxMeta) -> Result<(), (SendError, TxFrame)> {
+        match TxFrame::new(Body::Buf(buf), 0) {
+            Some(mut frame) => {
+                frame.meta = meta;
+                self.send_any(frame)
+            }
+            None => Ok(()),
         }
-        let mut buf = self.tx.pool()?.alloc(len);
-        if buf.is_none() && self.tx.spare() != 0 {
-            self.tx.free_spare();
-            buf = self.tx.pool()?.alloc(len);
-        }
-        TxFrame::new(Body::Buf(buf?), 0)
     }
 
     #[inline(never)]
@@ -228,7 +235,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
     #[inline(always)]
     fn count_sent(&mut self, bytes: usize) {
         self.stats.tx_frames = self.stats.tx_frames.wrapping_add(1);
-        self.stats.tx_bytes = self.stats.tx_bytes.wrapping_add(bytes as u64);
+        self.tx_bytes = self.tx_bytes.wrapping_add(bytes as u64);
     }
 
     fn make_room(&mut self, slots: usize) -> Result<(), SendError> {
@@ -356,7 +363,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
     #[inline(always)]
     fn count_received(&mut self, bytes: usize) {
         self.stats.rx_frames = self.stats.rx_frames.wrapping_add(1);
-        self.stats.rx_bytes = self.stats.rx_bytes.wrapping_add(bytes as u64);
+        self.rx_bytes = self.rx_bytes.wrapping_add(bytes as u64);
     }
 
     fn rx_or_rest(&mut self) -> Result<Option<RxFrame>, HostFault> {
@@ -439,38 +446,51 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
 
     #[inline]
     fn rx(&mut self) -> Result<Option<RxFrame>, HostFault> {
-        let Some(frame) = self.rx.take_plain() else {
+        let Some(plain) = self.rx.take_plain() else {
             return self.rx_any();
         };
-        self.count_received(frame.len());
-        if self.rx.is_due() {
+        self.count_received(plain.buf.len());
+        if plain.is_due {
             self.publish_rx();
         }
-        Ok(Some(frame))
+        let meta = RxMeta {
+            checksum: plain.checksum,
+            ..RxMeta::default()
+        };
+        Ok(Some(RxFrame::new(Body::Buf(plain.buf), meta)))
     }
 
     #[inline]
     fn tx_reserve(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
-        if self.fault.is_none()
-            && len <= self.most as usize
-            && let Some(buf) = self.tx.reuse(len)
-            && let Some(frame) = TxFrame::new(Body::Buf(buf), 0)
-        {
-            return Ok(frame);
+        let mut buf = None;
+        // A length of 0 goes the long way.
+        if len.wrapping_sub(1) < usize::from(self.most) {
+            buf = self.tx.reuse(len as u16);
         }
-        self.reserve_any(len)
+        let buf = match buf {
+            Some(buf) => buf,
+            None => self.reserve_any(len)?,
+        };
+        // Its headroom is none, so it always has one.
+        TxFrame::new(Body::Buf(buf), 0).ok_or(ReserveError::Full)
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, frame: TxFrame) -> Result<(), (SendError, TxFrame)> {
-        let Some(piece) = self.tx.plain(&frame, self.most) else {
+        let Some(id) = self.tx.plain_id(&frame) else {
             return self.send_any(frame);
         };
-        if let (Body::Buf(buf), _) = frame.into_parts() {
-            self.count_sent(piece.len.into());
-            self.tx.send_plain(buf, piece);
+        let (Body::Buf(buf), meta) = frame.into_parts() else {
+            // It was a buffer a moment ago.
+            return Ok(());
+        };
+        match self.tx.send_plain(id, buf, self.most) {
+            Ok(len) => {
+                self.count_sent(len.into());
+                Ok(())
+            }
+            Err(buf) => self.send_parts(buf, meta),
         }
-        Ok(())
     }
 
     #[inline]
@@ -489,6 +509,8 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
 
     fn stats(&self) -> Stats {
         let mut stats = self.stats;
+        stats.rx_bytes = self.rx_bytes;
+        stats.tx_bytes = self.tx_bytes;
         stats.rx_dropped = self.rx.dropped;
         stats.tx_errors = self.tx.errors;
         for pool in [self.tx.pool(), self.rx.pool()].into_iter().flatten() {

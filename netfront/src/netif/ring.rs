@@ -4,6 +4,7 @@ use super::abi::{self, RING_SIZE};
 use core::marker::PhantomData;
 use hypercall::shm::{Lent, Page, Slot, full_barrier};
 use hypercall::{HostFault, Platform};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A ring of one page whose entries are as large as an `E`. All indices that matter are private;
 /// the host's is read once, checked, and believed only as far as there are requests it could have
@@ -128,6 +129,39 @@ impl<P: Platform, E> Ring<P, E> {
     #[inline(always)]
     pub fn next_answer(&self) -> Option<Slot<'_, E>> {
         (self.taken != self.seen).then(|| self.slot(self.taken))
+    }
+
+    /// Takes the answers that were seen, one after another, and shows the start of each to `each`,
+    /// until it has enough: then that answer is taken, too.
+    #[inline(always)]
+    pub fn take_each<T: FromBytes>(&mut self, mut each: impl FnMut(T) -> bool) {
+        let seen = self.seen;
+        let mut at = self.taken;
+        while at != seen {
+            let start = self.slot(at).read_part::<T, 0>();
+            at = at.wrapping_add(1);
+            if !each(start) {
+                break;
+            }
+        }
+        self.taken = at;
+    }
+
+    /// Takes the next answer and puts a request in its place, for a ring without
+    /// [`room`](Self::room), where that is the next request's. `each` is shown the answer and which
+    /// slot it is in; on `None` nothing is done.
+    #[inline(always)]
+    pub fn exchange<T, R>(&mut self, each: impl FnOnce(T, u8) -> Option<(T, R)>) -> Option<R>
+    where
+        T: FromBytes + IntoBytes + Immutable,
+    {
+        let at = self.taken;
+        let slot = self.next_answer()?;
+        let (request, result) = each(slot.read_part::<T, 0>(), at as u8)?;
+        slot.write_part::<T, 0>(&request);
+        self.taken = at.wrapping_add(1);
+        self.written = self.written.wrapping_add(1);
+        Some(result)
     }
 
     /// Passes over the next answer.

@@ -7,9 +7,9 @@ use super::abi::{
 use super::chain::{Chain, Rules};
 use super::ring::Ring;
 use crate::ETHERNET_HEADER;
-use crate::frame::{Body, RxFrame};
-use crate::offload::{RxChecksum, RxMeta};
-use hypercall::shm::{Boxed, Buf, Lent, OutOfPages, Pool, Stock};
+use crate::frame::RxFrame;
+use crate::offload::RxChecksum;
+use hypercall::shm::{Boxed, Buf, Lent, OutOfPages, PAGE_SIZE, Pool, PoolPage, Stock};
 use hypercall::{HostFault, Platform};
 
 /// Slots of the ring.
@@ -20,15 +20,27 @@ const BUDGET: u32 = 2 * SLOTS as u32;
 /// Requests are shown to the host when so many were written.
 const BATCH: u32 = 8;
 
+/// A frame that came the short way.
+pub struct Plain {
+    /// Its bytes.
+    pub buf: Buf,
+    /// What the host says of its checksum.
+    pub checksum: RxChecksum,
+    /// Pages were posted that the host is to be shown now.
+    pub is_due: bool,
+}
+
 /// How frames are received.
 pub struct Rx<P: Platform> {
     ring: Option<Ring<P, RxRequest>>,
     pool: Option<Pool<P>>,
     /// Pages of it that are to be posted next.
-    stock: Option<Stock>,
+    stock: Stock,
     /// The page in each slot that the host has.
-    posted: Boxed<[Option<Buf>; SLOTS], P>,
+    posted: Boxed<[Option<PoolPage>; SLOTS], P>,
     chain: Chain,
+    /// The ring is full and no chain begun: the next frame may go the short way.
+    is_plain: bool,
     /// Frames that were of no use.
     pub dropped: u64,
 }
@@ -39,9 +51,10 @@ impl<P: Platform> Rx<P> {
         Ok(Self {
             ring: None,
             pool: None,
-            stock: None,
+            stock: Stock::none(),
             posted: Boxed::new(platform, [const { None }; SLOTS])?,
             chain: Chain::default(),
+            is_plain: false,
             dropped: 0,
         })
     }
@@ -62,7 +75,7 @@ impl<P: Platform> Rx<P> {
         let grant = ring.grant();
         self.release();
         self.ring = Some(ring);
-        self.stock = self.pool.as_ref().map(Pool::stock);
+        self.stock = self.pool.as_ref().map_or(Stock::none(), Pool::stock);
         self.chain = Chain::new(rules);
         self.fill();
         grant
@@ -70,6 +83,7 @@ impl<P: Platform> Rx<P> {
 
     /// Takes no more. What was posted stays with the host.
     pub fn stop(&mut self) {
+        self.is_plain = false;
         if let Some(ring) = &mut self.ring {
             ring.shut();
         }
@@ -83,8 +97,9 @@ impl<P: Platform> Rx<P> {
     /// The host has let go: all pages go back to the pool.
     pub fn release(&mut self) {
         self.posted.fill_with(|| None);
-        self.stock = None;
+        self.stock = Stock::none();
         self.chain = Chain::default();
+        self.is_plain = false;
     }
 
     /// Pages that the host may receive into.
@@ -95,8 +110,7 @@ impl<P: Platform> Rx<P> {
 
     /// Pages that the host may receive into, or that are to be posted next.
     pub fn free(&self) -> usize {
-        let stock = self.stock.as_ref().map_or(0, Stock::len);
-        self.posted().wrapping_add(stock)
+        self.posted().wrapping_add(self.stock.len())
     }
 
     /// Whether so few pages are posted that the host may hold frames back.
@@ -107,47 +121,49 @@ impl<P: Platform> Rx<P> {
     /// What most frames are: one piece, of a ring that is full again at once. `None` says nothing
     /// of the others; then nothing was done.
     #[inline(always)]
-    pub fn take_plain(&mut self) -> Option<RxFrame> {
-        let ring = self.ring.as_mut()?;
-        let answer = RxResponse::from_word(ring.next_answer()?.read_part::<u64, 0>());
-        // The slot of the answer is then also that of the next request.
-        let slot = ring.taken() as u8;
-        if ring.room() != 0 || self.chain.is_begun() || answer.id != u16::from(slot) {
+    pub fn take_plain(&mut self) -> Option<Plain> {
+        if !self.is_plain {
             return None;
         }
-        let checksum = plain_checksum(answer.flags)?;
-        let len = answer.status as u16;
-        if usize::from(len) < ETHERNET_HEADER {
-            return None;
-        }
-        let place = self.posted.get_mut(usize::from(slot))?;
-        let posted = place.as_mut()?;
-        // A negative status is a length beyond the page, too.
-        if !posted.place(answer.offset, len) {
-            return None;
-        }
-        let page = self.stock.as_mut()?.page()?;
-        let gref = page.whole_page()? as u32;
-        let buf = place.replace(page)?;
-        ring.advance();
-        let request = RxRequest {
-            id: slot.into(),
-            pad: 0,
-            gref,
-        };
-        ring.next_request().write_part::<u64, 0>(&request.word());
-        let meta = RxMeta {
-            checksum,
-            ..RxMeta::default()
-        };
-        Some(RxFrame::new(Body::Buf(buf), meta))
+        let (posted, stock) = (&mut *self.posted, &mut self.stock);
+        self.ring.as_mut()?.exchange(|word: u64, slot| {
+            let answer = RxResponse::from_word(word);
+            let checksum = plain_checksum(answer.flags)?;
+            let len = answer.status as u16;
+            // A negative status is a length beyond the page, too.
+            let end = u32::from(answer.offset).wrapping_add(u32::from(len));
+            if answer.id != u16::from(slot)
+                || end > PAGE_SIZE as u32
+                || usize::from(len) < ETHERNET_HEADER
+            {
+                return None;
+            }
+            let next = stock.page()?;
+            let request = RxRequest {
+                id: slot.into(),
+                pad: 0,
+                gref: next.token() as u32,
+            };
+            let page = posted.get_mut(usize::from(slot))?.replace(next)?;
+            let plain = Plain {
+                buf: page.into_buf(answer.offset, len).ok()?,
+                checksum,
+                is_due: u32::from(slot) % BATCH == 0,
+            };
+            Some((request.word(), plain))
+        })
     }
 
     /// Whether pages were posted that the host is to be shown now.
-    #[inline(always)]
     pub fn is_due(&self) -> bool {
         let ring = self.ring.as_ref();
         ring.is_some_and(|ring| ring.written().is_multiple_of(BATCH))
+    }
+
+    /// Notes whether the next frame may go the short way.
+    fn settle(&mut self) {
+        let is_full = self.ring.as_ref().is_some_and(|ring| ring.room() == 0);
+        self.is_plain = is_full && !self.chain.is_begun();
     }
 
     /// The next frame, whatever it is made of. `None` when there is none, or the host gave more
@@ -169,10 +185,11 @@ impl<P: Platform> Rx<P> {
             let word = slot.read_part::<u64, 0>();
             let index = ring.taken() as u8;
             ring.advance();
+            self.is_plain = false;
             let posted = self.posted.get_mut(usize::from(index));
-            let buf = posted.and_then(Option::take);
-            let buf = buf.ok_or(HostFault::UnknownId)?;
-            self.chain.take(word, index, buf)?;
+            let page = posted.and_then(Option::take);
+            let page = page.ok_or(HostFault::UnknownId)?;
+            self.chain.take(word, index, page)?;
             if self.chain.is_complete() {
                 let frame = self.chain.finish();
                 self.fill();
@@ -188,24 +205,24 @@ impl<P: Platform> Rx<P> {
 
     /// Posts pages until the ring is full or the pool empty.
     pub fn fill(&mut self) {
-        let (Some(ring), Some(stock)) = (&mut self.ring, &mut self.stock) else {
+        let Some(ring) = &mut self.ring else {
             return;
         };
         while ring.room() != 0
-            && let Some(page) = stock.page()
-            && let Some(token) = page.whole_page()
+            && let Some(page) = self.stock.page()
         {
             let slot = ring.written() as u8;
             let request = RxRequest {
                 id: slot.into(),
                 pad: 0,
-                gref: token as u32,
+                gref: page.token() as u32,
             };
             ring.next_request().write_part::<u64, 0>(&request.word());
             if let Some(place) = self.posted.get_mut(usize::from(slot)) {
                 *place = Some(page);
             }
         }
+        self.settle();
     }
 
     /// Makes what was posted visible to the host; whether it wants to be told.

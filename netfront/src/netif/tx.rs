@@ -7,7 +7,7 @@ use super::abi::{
 use super::ring::Ring;
 use crate::ETHERNET_HEADER;
 use crate::frame::{Body, TxFrame};
-use hypercall::shm::{Boxed, Buf, Lent, OutOfPages, Pool, Segment};
+use hypercall::shm::{Boxed, Buf, Lent, OutOfPages, PAGE_SIZE, Pool, PoolPage, Segment};
 use hypercall::{HostFault, Platform};
 
 /// Ids there are: what a ring holds.
@@ -31,12 +31,12 @@ enum Note {
 /// Tables that are too large to be moved about, by id.
 struct Table {
     /// Frames of one piece in flight.
-    plain: [Option<Buf>; IDS],
+    plain: [Option<PoolPage>; IDS],
     /// Frames of more pieces in flight, by their first.
     long: [Option<Buf>; IDS],
     notes: [Note; IDS],
     /// Pages to be used again before the pool is asked, as many as `Tx::spare` says.
-    spare: [Option<Buf>; IDS],
+    spare: [Option<PoolPage>; IDS],
 }
 
 /// How frames are sent.
@@ -46,6 +46,8 @@ pub struct Tx<P: Platform> {
     table: Boxed<Table, P>,
     /// Requests that may be outstanding: none while nothing may be sent.
     limit: u32,
+    /// The same for frames of one piece by the short way: none, too, while an id has a note.
+    plain_limit: u32,
     /// Pages to be used again.
     spare: usize,
     /// Ids with a note.
@@ -75,6 +77,7 @@ impl<P: Platform> Tx<P> {
             pool: None,
             table,
             limit: 0,
+            plain_limit: 0,
             spare: 0,
             noted: 0,
             waiting: 0,
@@ -101,12 +104,14 @@ impl<P: Platform> Tx<P> {
         self.ring = Some(ring);
         self.release();
         self.limit = RING_SIZE;
+        self.plain_limit = RING_SIZE;
         grant
     }
 
     /// Takes and sends no more. What is in flight stays with the host.
     pub fn stop(&mut self) {
         self.limit = 0;
+        self.plain_limit = 0;
         if let Some(ring) = &mut self.ring {
             ring.shut();
         }
@@ -125,6 +130,7 @@ impl<P: Platform> Tx<P> {
         self.table.notes = [Note::None; IDS];
         self.free_spare();
         self.limit = 0;
+        self.plain_limit = 0;
         self.noted = 0;
         self.waiting = 0;
         self.extras = 0;
@@ -132,7 +138,7 @@ impl<P: Platform> Tx<P> {
 
     /// Gives the pages that are to be used again to the pool, where larger frames find them.
     #[cold]
-    pub fn free_spare(&mut self) {
+    fn free_spare(&mut self) {
         self.table.spare.fill_with(|| None);
         self.spare = 0;
     }
@@ -151,23 +157,40 @@ impl<P: Platform> Tx<P> {
             return ring.outstanding() as usize;
         }
         let table = &*self.table;
-        let frames = table.plain.iter().chain(&table.long);
-        frames.filter(|frame| frame.is_some()).count()
+        let plain = table.plain.iter().filter(|frame| frame.is_some());
+        let long = table.long.iter().filter(|frame| frame.is_some());
+        plain.count().wrapping_add(long.count())
+    }
+
+    /// A buffer of any length, of pages that were used before or from the pool.
+    pub fn alloc(&mut self, len: usize) -> Option<Buf> {
+        if let Ok(short) = u16::try_from(len)
+            && usize::from(short) <= PAGE_SIZE
+            && let Some(buf) = self.reuse(short)
+        {
+            return Some(buf);
+        }
+        let mut buf = self.pool.as_ref()?.alloc(len);
+        if buf.is_none() && self.spare != 0 {
+            self.free_spare();
+            buf = self.pool.as_ref()?.alloc(len);
+        }
+        buf
     }
 
     /// A buffer of up to a page that was used before; `None` while there is none.
     #[inline(always)]
-    pub fn reuse(&mut self, len: usize) -> Option<Buf> {
-        let last = self.spare.checked_sub(1)?;
-        let mut buf = self.table.spare.get_mut(last)?.take()?;
+    pub fn reuse(&mut self, len: u16) -> Option<Buf> {
+        let last = self.spare.wrapping_sub(1);
+        let page = self.table.spare.get_mut(last)?.take()?;
         self.spare = last;
-        buf.place(0, len as u16).then_some(buf)
+        page.into_buf(0, len).ok()
     }
 
-    /// The only piece of a frame as most are, which goes out by [`send_plain`](Self::send_plain);
-    /// `None` says nothing of the others.
+    /// The id of a frame that goes the short way, if its page does: see
+    /// [`send_plain`](Self::send_plain).
     #[inline(always)]
-    pub fn plain(&self, frame: &TxFrame, most: u32) -> Option<Segment> {
+    pub fn plain_id(&self, frame: &TxFrame) -> Option<u8> {
         let Body::Buf(buf) = frame.body() else {
             return None;
         };
@@ -176,27 +199,22 @@ impl<P: Platform> Tx<P> {
         }
         let ring = self.ring.as_ref()?;
         // As long as answers come in order, an id is its place on the ring.
-        let id = usize::from(ring.written() as u8);
-        if ring.outstanding() >= self.limit
-            || self.noted != 0
-            || self.table.plain.get(id)?.is_some()
-        {
-            return None;
-        }
-        let piece = buf.only_segment(most)?;
-        (usize::from(piece.len) >= ETHERNET_HEADER).then_some(piece)
+        let id = ring.written() as u8;
+        let is_free = self.table.plain.get(usize::from(id))?.is_none();
+        (is_free && ring.outstanding() < self.plain_limit).then_some(id)
     }
 
-    /// Puts a frame of one piece onto the ring.
+    /// Sends what most frames are: a page that holds enough bytes for an Ethernet header, and up to
+    /// `most`. Returns how many.
+    ///
+    /// # Errors
+    /// The buffer, when it is another one; nothing was done.
     #[inline(always)]
-    pub fn send_plain(&mut self, buf: Buf, piece: Segment) {
-        let Some(ring) = &mut self.ring else {
-            return;
-        };
-        let id = ring.written() as u8;
+    pub fn send_plain(&mut self, id: u8, buf: Buf, most: u16) -> Result<u16, Buf> {
+        let (page, piece) = buf.into_segment(ETHERNET_HEADER as u16, most)?;
         if let Some(place) = self.table.plain.get_mut(usize::from(id)) {
-            // The id was free, so there is no old buffer to drop.
-            core::mem::forget(place.replace(buf));
+            // The id was free, so there is no old page to drop.
+            core::mem::forget(place.replace(page));
         }
         let request = TxRequest {
             gref: piece.token as u32,
@@ -205,8 +223,11 @@ impl<P: Platform> Tx<P> {
             id: id.into(),
             size: piece.len,
         };
-        ring.next_request()
-            .write_part::<[u32; 3], 0>(&request.words());
+        if let Some(ring) = &mut self.ring {
+            ring.next_request()
+                .write_part::<[u32; 3], 0>(&request.words());
+        }
+        Ok(piece.len)
     }
 
     /// Whether so many more slots would go onto the ring, and find ids.
@@ -220,6 +241,7 @@ impl<P: Platform> Tx<P> {
     pub fn send_chain(&mut self, buf: Buf, flags: u16, extra: Option<ExtraInfo>) {
         let (mut pieces, total) = (buf.segments(), buf.len() as u16);
         let slots = pieces.count();
+        let is_long = buf.pages() > 1;
         let Some(first) = pieces.next() else { return };
         let Some(head) = self.find_id() else { return };
         let mut flags = flags;
@@ -228,6 +250,8 @@ impl<P: Platform> Tx<P> {
         }
         if slots > 1 {
             flags |= TXF_MORE_DATA;
+        }
+        if is_long {
             let (answered, failed) = (false, false);
             let left = slots as u8;
             self.note(
@@ -254,13 +278,18 @@ impl<P: Platform> Tx<P> {
             let flags = if more { TXF_MORE_DATA } else { 0 };
             self.write(piece, id, flags, piece.len);
         }
-        let table = &mut *self.table;
-        let frames = match slots {
-            1 => &mut table.plain,
-            _ => &mut table.long,
-        };
-        if let Some(place) = frames.get_mut(usize::from(head)) {
-            *place = Some(buf);
+        let (at, table) = (usize::from(head), &mut *self.table);
+        match buf.into_page() {
+            Ok(page) => {
+                if let Some(place) = table.plain.get_mut(at) {
+                    *place = Some(page);
+                }
+            }
+            Err(buf) => {
+                if let Some(place) = table.long.get_mut(at) {
+                    *place = Some(buf);
+                }
+            }
         }
     }
 
@@ -298,6 +327,7 @@ impl<P: Platform> Tx<P> {
             }
             *place = note;
         }
+        self.plain_limit = if self.noted == 0 { self.limit } else { 0 };
     }
 
     /// Makes what was sent visible to the host; whether it wants to be told.
@@ -345,27 +375,29 @@ impl<P: Platform> Tx<P> {
         Ok(())
     }
 
-    /// Ends what most answers end: frames of one piece, by success. Returns the first answer that
+    /// Ends what most answers end: frames of one page, by success. Returns the first answer that
     /// is anything else.
     #[inline(always)]
     fn collect_plain(&mut self) -> Option<TxResponse> {
-        let ring = self.ring.as_mut()?;
+        const { assert!(RSP_OKAY == 0) };
         let table = &mut *self.table;
-        while let Some(slot) = ring.next_answer() {
-            let word = slot.read_part::<u32, 0>();
-            ring.advance();
-            const { assert!(RSP_OKAY == 0) };
+        let mut spare = self.spare;
+        let mut other = None;
+        self.ring.as_mut()?.take_each(|word: u32| {
             // Success, with an id in range, is a small number.
-            let Some(buf) = table.plain.get_mut(word as usize).and_then(Option::take) else {
-                return Some(TxResponse::from_word(word));
+            let Some(page) = table.plain.get_mut(word as usize).and_then(Option::take) else {
+                other = Some(TxResponse::from_word(word));
+                return false;
             };
-            if let Some(place) = table.spare.get_mut(self.spare) {
+            if let Some(place) = table.spare.get_mut(spare) {
                 // There is nothing yet at this place.
-                core::mem::forget(place.replace(buf));
-                self.spare = self.spare.wrapping_add(1);
+                core::mem::forget(place.replace(page));
+                spare = spare.wrapping_add(1);
             }
-        }
-        None
+            true
+        });
+        self.spare = spare;
+        other
     }
 
     #[cold]

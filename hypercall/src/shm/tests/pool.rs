@@ -312,17 +312,12 @@ fn a_stock_draws_many_pages_and_gives_back_the_rest() {
     let mut stock = pool.stock();
     assert!(stock.is_empty() && pool.free_pages() == 127);
     let first = stock.page().unwrap();
-    assert_eq!((first.len(), first.pages()), (PAGE_SIZE, 1));
     assert_eq!(stock.len() + 1 + pool.free_pages(), 127);
     let mut bufs = vec![first];
     bufs.extend(std::iter::from_fn(|| stock.page()));
     assert_eq!((bufs.len(), stock.len(), pool.free_pages()), (127, 0, 0));
-    let mut tokens: Vec<_> = bufs
-        .iter()
-        .chain([&held])
-        .flat_map(segments)
-        .map(|s| s.0)
-        .collect();
+    let mut tokens: Vec<_> = bufs.iter().map(|page| page.token()).collect();
+    tokens.extend(segments(&held).iter().map(|s| s.0));
     tokens.sort_unstable();
     tokens.dedup();
     assert_eq!(tokens.len(), 130);
@@ -338,4 +333,36 @@ fn a_stock_draws_many_pages_and_gives_back_the_rest() {
     let pool = pool.close().unwrap_err();
     drop((page, stock));
     assert!(pool.close().is_ok());
+}
+
+#[test]
+fn a_page_becomes_a_buffer_and_a_page_again() {
+    let platform = platform(64);
+    let pool = pool(&platform, 3);
+    let page = pool.stock().page().unwrap();
+    let token = page.token();
+    let page = page.into_buf(4000, 97).unwrap_err();
+    let page = page.into_buf(u16::MAX, 2).unwrap_err();
+    let mut buf = page.into_buf(4000, 96).unwrap();
+    assert_eq!(segments(&buf), [(token, 4000, 96)]);
+    buf.write_at(90, b"bytes.").unwrap();
+    for (least, most) in [(14, 95), (97, 106), (97, u16::MAX), (97, 95)] {
+        buf = buf.into_segment(least, most).unwrap_err();
+    }
+    for (least, most) in [(96, 96), (14, 96), (0, u16::MAX)] {
+        let (page, piece) = buf.into_segment(least, most).unwrap();
+        assert_eq!((piece.token, piece.offset, piece.len), (token, 4000, 96));
+        buf = page.into_buf(piece.offset, piece.len).unwrap();
+    }
+    let page = buf.into_page().unwrap();
+    assert_eq!((page.token(), pool.free_pages()), (token, 2));
+    let again = page.into_buf(4090, 6).unwrap();
+    assert_eq!(bytes(&again), b"bytes.");
+    drop(again);
+    let two = pool.alloc(PAGE_SIZE + 1).unwrap();
+    let two = two.into_segment(0, u16::MAX).unwrap_err();
+    let two = two.into_page().unwrap_err();
+    assert_eq!(two.pages(), 2);
+    drop((two, pool.alloc(9).unwrap().into_page()));
+    assert_eq!(pool.free_pages(), 3);
 }
