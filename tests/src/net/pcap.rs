@@ -37,6 +37,12 @@ impl Capture {
         records.len()
     }
 
+    /// The frames captured so far.
+    pub fn frames(&self) -> Vec<Vec<u8>> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.iter().map(|(_, bytes)| bytes.clone()).collect()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -12,6 +12,7 @@ mod net_hyperv;
 pub mod net_lab;
 pub mod net_life;
 pub mod net_model;
+pub mod net_session;
 mod net_xen;
 
 pub use lab_hyperv::HyperVLab;
