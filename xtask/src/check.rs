@@ -2,6 +2,7 @@
 
 mod features;
 mod steps;
+mod wireshark;
 
 use std::time::Instant;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Record, Verdict, features};
+use super::{Record, Verdict, features, wireshark};
 use crate::debian::Debian;
 use crate::disk::Disk;
 use crate::hosts::Host;
@@ -112,6 +112,10 @@ pub fn code(record: &mut Record<'_>, quick: bool) {
             0.0,
         ),
     }
+    record.step(
+        "a captured session, as Wireshark reads it",
+        wireshark::check,
+    );
     if !quick {
         record.step("layouts as in Xen's C headers", || {
             layout(Debian::prepare(&Progress::new()))

@@ -1,0 +1,76 @@
+//! A captured session of a simulated guest, as Wireshark reads it, where `tshark` is installed.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::Verdict;
+use crate::{cargo, paths};
+
+/// Checksums are looked at only where that is asked for.
+const OPTIONS: [&str; 6] = [
+    "-o",
+    "ip.check_checksum:TRUE",
+    "-o",
+    "tcp.check_checksum:TRUE",
+    "-o",
+    "udp.check_checksum:TRUE",
+];
+/// Frames that no honest sender puts on a wire.
+const BAD: &str = "_ws.malformed || _ws.short || _ws.expert.severity == error || \
+                   ip.checksum.status == Bad || tcp.checksum.status == Bad || \
+                   udp.checksum.status == Bad";
+/// Frames whose transport checksum was found right.
+const GOOD: &str = "tcp.checksum.status == Good || udp.checksum.status == Good";
+/// Fewer of them than the session has.
+const MANY: usize = 500;
+
+/// Nothing is wrong with the session, and a frame that is spoilt on purpose is found.
+pub fn check() -> Verdict {
+    let there = Command::new("tshark").arg("--version").output();
+    if !there.is_ok_and(|output| output.status.success()) {
+        return Verdict::Skipped("there is no tshark".into());
+    }
+    read_both().into()
+}
+
+fn read_both() -> Result<()> {
+    std::fs::create_dir_all(paths::work())?;
+    let file = paths::work().join("session.pcap");
+    for spoil in [false, true] {
+        let mut command = cargo::command(None);
+        command.args(["run", "--quiet", "-p", "pv-tests", "--bin", "capture", "--"]);
+        command.args(spoil.then_some("--spoil")).arg(&file);
+        cargo::run(command, "the capture")?;
+        let (bad, good) = (count(&file, BAD)?, count(&file, GOOD)?);
+        if bad != usize::from(spoil) {
+            bail!(
+                "{bad} bad frames, and {} are so on purpose",
+                usize::from(spoil)
+            );
+        }
+        if good < MANY {
+            bail!("only {good} checksums were found right");
+        }
+    }
+    Ok(())
+}
+
+/// Frames of a capture that `filter` lets through.
+fn count(file: &Path, filter: &str) -> Result<usize> {
+    let output = Command::new("tshark")
+        .arg("-r")
+        .arg(file)
+        .args(OPTIONS)
+        .args(["-Y", filter, "-T", "fields", "-e", "frame.number"])
+        .output()
+        .context("tshark could not be started")?;
+    if !output.status.success() {
+        bail!(
+            "tshark failed:\n{}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().count())
+}
