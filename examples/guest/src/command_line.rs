@@ -3,14 +3,22 @@
 //! Words this kernel does not know (`console=…`, `root=…`: loaders add their own) are passed over; a known word
 //! with a value that makes no sense, or one that belongs to another job, is an error.
 
+mod net;
+mod value;
+
 use core::fmt;
+
+pub use net::{Addressing, Fetch, NetBench, Serve, Timed, Url};
+use value::{number, ranged, seconds, size};
 
 /// What is printed when the command line cannot be followed.
 pub const USAGE: &str = "usage: [job=tour|hash] | job=verify [seed=N] [disk=N] | \
-     job=bench [rw=read|write|randread|randwrite] [bs=4k] [qd=32] [secs=5] [disk=N]";
+     job=bench [rw=read|write|randread|randwrite] [bs=4k] [qd=32] [secs=5] [disk=N] | \
+     job=serve [requests=N] [secs=N] [stop=1] [IP] | job=fetch url=http://ADDRESS[:PORT]/PATH [IP] | \
+     job=echo [secs=N] [IP] | job=netbench [secs=N] [IP], where IP is ip=dhcp or ip=ADDRESS/BITS[,gw=ADDRESS]";
 
 /// What the kernel is to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Job {
     /// Look at everything, and write and restore a scratch area of each disk.
     Tour,
@@ -20,6 +28,14 @@ pub enum Job {
     Verify(Verify),
     /// Measure one access pattern on a disk.
     Bench(Bench),
+    /// Serve the files of the first FAT file system over HTTP.
+    Serve(Serve),
+    /// Get a file over HTTP.
+    Fetch(Fetch),
+    /// Send back what comes over TCP and UDP.
+    Echo(Timed),
+    /// Take and give bytes over TCP as fast as they go, and count them.
+    NetBench(NetBench),
 }
 
 /// Settings of `job=verify`.
@@ -88,6 +104,8 @@ pub enum CommandLineError<'a> {
     BadValue(&'a str),
     /// A word that the chosen job has no use for.
     NotForThisJob(&'a str),
+    /// The chosen job cannot do without this.
+    Missing(&'a str),
 }
 
 impl fmt::Display for CommandLineError<'_> {
@@ -96,6 +114,7 @@ impl fmt::Display for CommandLineError<'_> {
             Self::UnknownJob(name) => write!(f, "unknown job: {name}"),
             Self::BadValue(word) => write!(f, "malformed: {word}"),
             Self::NotForThisJob(word) => write!(f, "not for this job: {word}"),
+            Self::Missing(key) => write!(f, "this job needs {key}"),
         }
     }
 }
@@ -110,6 +129,21 @@ impl Job {
             Self::Hash => "hash",
             Self::Verify(_) => "verify",
             Self::Bench(_) => "bench",
+            Self::Serve(_) => "serve",
+            Self::Fetch(_) => "fetch",
+            Self::Echo(_) => "echo",
+            Self::NetBench(_) => "netbench",
+        }
+    }
+
+    /// How the job's network interface gets its address, if the job is one for the network.
+    pub fn addressing(&self) -> Option<Addressing> {
+        match self {
+            Self::Serve(serve) => Some(serve.addressing),
+            Self::Fetch(fetch) => Some(fetch.addressing),
+            Self::Echo(timed) => Some(timed.addressing),
+            Self::NetBench(bench) => Some(bench.0.addressing),
+            _ => None,
         }
     }
 
@@ -118,51 +152,83 @@ impl Job {
     /// # Errors
     /// An unknown job, a malformed value, or a setting of another job.
     pub fn parse(text: &str) -> Result<Self, CommandLineError<'_>> {
-        let mut name = "tour";
-        let mut verify = Verify { seed: 1, disk: 0 };
-        let mut bench = Bench {
-            access: Access::new(false, false),
-            block: 4096,
-            depth: 32,
-            seconds: 5,
-            disk: 0,
+        let words = || {
+            let words = text.split_ascii_whitespace();
+            words.filter_map(|word| Some((word, word.split_once('=')?)))
         };
-        let (mut first_verify, mut first_bench, mut first_disk) = (None, None, None);
-        for word in text.split_ascii_whitespace() {
-            let Some((key, value)) = word.split_once('=') else {
+        let named = words().filter(|(_, (key, _))| *key == "job").last();
+        let mut job = Self::named(named.map_or("tour", |(_, (_, value))| value))?;
+        for (word, (key, value)) in words() {
+            if !KNOWN.contains(&key) {
                 continue;
-            };
-            let understood = match key {
-                "job" => {
-                    name = value;
-                    Some(())
-                }
-                "seed" => {
-                    first_verify = first_verify.or(Some(word));
-                    number(value).map(|n| verify.seed = n)
-                }
-                "disk" => {
-                    first_disk = first_disk.or(Some(word));
-                    ranged(value, 0, 255).map(|n| (verify.disk, bench.disk) = (n, n))
-                }
-                "rw" | "bs" | "qd" | "secs" => {
-                    first_bench = first_bench.or(Some(word));
-                    bench.set(key, value)
-                }
-                _ => Some(()),
-            };
-            understood.ok_or(CommandLineError::BadValue(word))?;
+            }
+            match job.set(key, value) {
+                Some(Ok(())) => {}
+                Some(Err(Malformed)) => return Err(CommandLineError::BadValue(word)),
+                None => return Err(CommandLineError::NotForThisJob(word)),
+            }
         }
-        let (job, strangers) = match name {
-            "tour" => (Self::Tour, [first_verify, first_bench, first_disk]),
-            "hash" => (Self::Hash, [first_verify, first_bench, first_disk]),
-            "verify" => (Self::Verify(verify), [first_bench, None, None]),
-            "bench" => (Self::Bench(bench), [first_verify, None, None]),
+        match job {
+            Self::Fetch(Fetch { url: None, .. }) => Err(CommandLineError::Missing("url=")),
+            job => Ok(job),
+        }
+    }
+
+    /// A job with its default settings.
+    fn named(name: &str) -> Result<Self, CommandLineError<'_>> {
+        Ok(match name {
+            "tour" => Self::Tour,
+            "hash" => Self::Hash,
+            "verify" => Self::Verify(Verify { seed: 1, disk: 0 }),
+            "bench" => Self::Bench(Bench {
+                access: Access::new(false, false),
+                block: 4096,
+                depth: 32,
+                seconds: 5,
+                disk: 0,
+            }),
+            "serve" => Self::Serve(Serve::default()),
+            "fetch" => Self::Fetch(Fetch::default()),
+            "echo" => Self::Echo(Timed::default()),
+            "netbench" => Self::NetBench(NetBench::default()),
             other => return Err(CommandLineError::UnknownJob(other)),
-        };
-        match strangers.into_iter().flatten().next() {
-            Some(word) => Err(CommandLineError::NotForThisJob(word)),
-            None => Ok(job),
+        })
+    }
+
+    /// Takes a setting; `None` when it is not this job's.
+    fn set(&mut self, key: &str, value: &str) -> Option<Result<(), Malformed>> {
+        match self {
+            Self::Tour | Self::Hash => None,
+            Self::Verify(verify) => verify.set(key, value),
+            Self::Bench(bench) => bench.set(key, value),
+            Self::Serve(serve) => serve.set(key, value),
+            Self::Fetch(fetch) => fetch.set(key, value),
+            Self::Echo(timed) => timed.set(key, value),
+            Self::NetBench(bench) => bench.0.set(key, value),
+        }
+    }
+}
+
+/// Every setting of every job.
+const KNOWN: [&str; 10] = [
+    "bs", "disk", "ip", "qd", "requests", "rw", "secs", "seed", "stop", "url",
+];
+
+/// A value that makes no sense.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Malformed;
+
+/// Puts a value where it belongs, if there is one.
+fn put<T>(place: &mut T, value: Option<T>) -> Option<Result<(), Malformed>> {
+    Some(value.map(|value| *place = value).ok_or(Malformed))
+}
+
+impl Verify {
+    fn set(&mut self, key: &str, value: &str) -> Option<Result<(), Malformed>> {
+        match key {
+            "seed" => put(&mut self.seed, number(value)),
+            "disk" => put(&mut self.disk, ranged(value, 0, 255)),
+            _ => None,
         }
     }
 }
@@ -171,43 +237,18 @@ impl Bench {
     /// Bytes a request may have at most.
     const LARGEST: usize = 16 << 20;
 
-    fn set(&mut self, key: &str, value: &str) -> Option<()> {
+    fn set(&mut self, key: &str, value: &str) -> Option<Result<(), Malformed>> {
+        let fits =
+            |block: &usize| (512..=Self::LARGEST).contains(block) && block.is_multiple_of(512);
         match key {
-            "rw" => self.access = Access::parse(value)?,
-            "qd" => self.depth = ranged(value, 1, 1024)?,
-            "secs" => self.seconds = ranged(value, 1, 3600).and_then(|n| u64::try_from(n).ok())?,
-            _ => {
-                let block = size(value)?;
-                let fits = (512..=Self::LARGEST).contains(&block) && block.is_multiple_of(512);
-                self.block = Some(block).filter(|_| fits)?;
-            }
+            "rw" => put(&mut self.access, Access::parse(value)),
+            "qd" => put(&mut self.depth, ranged(value, 1, 1024)),
+            "secs" => put(&mut self.seconds, seconds(value, 3600)),
+            "bs" => put(&mut self.block, size(value).filter(fits)),
+            "disk" => put(&mut self.disk, ranged(value, 0, 255)),
+            _ => None,
         }
-        Some(())
     }
-}
-
-fn number(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x") {
-        Some(digits) if !digits.starts_with('+') => u64::from_str_radix(digits, 16).ok(),
-        None if !text.starts_with('+') => text.parse().ok(),
-        _ => None,
-    }
-}
-
-fn ranged(text: &str, least: usize, most: usize) -> Option<usize> {
-    let value = usize::try_from(number(text)?).ok()?;
-    Some(value).filter(|value| (least..=most).contains(value))
-}
-
-/// Bytes, with an optional `k` or `m` (powers of two).
-fn size(text: &str) -> Option<usize> {
-    let lower = |c: char| c.to_ascii_lowercase();
-    let (digits, unit) = match text.chars().next_back().map(lower) {
-        Some('k') => (text.get(..text.len().checked_sub(1)?)?, 1_u64 << 10),
-        Some('m') => (text.get(..text.len().checked_sub(1)?)?, 1 << 20),
-        _ => (text, 1),
-    };
-    usize::try_from(number(digits)?.checked_mul(unit)?).ok()
 }
 
 #[cfg(test)]
@@ -297,8 +338,73 @@ mod tests {
             ("job=verify rw=read", "rw=read"),
             ("job=bench seed=1", "seed=1"),
             ("disk=1", "disk=1"),
+            ("ip=dhcp", "ip=dhcp"),
+            ("job=fetch url=http://1.2.3.4/ secs=3", "secs=3"),
+            ("job=echo requests=3", "requests=3"),
         ] {
             assert_eq!(Job::parse(text), Err(CommandLineError::NotForThisJob(word)));
+        }
+    }
+
+    #[test]
+    fn jobs_for_the_network_know_their_address() {
+        let fixed = Addressing::Fixed {
+            address: [10, 0, 2, 15].into(),
+            bits: 24,
+            router: Some([10, 0, 2, 2].into()),
+        };
+        let serve = Serve {
+            requests: Some(7),
+            seconds: Some(9),
+            stop: true,
+            addressing: fixed,
+        };
+        assert_eq!(
+            Job::parse("job=serve requests=7 secs=9 stop=1 ip=10.0.2.15/24,gw=10.0.2.2"),
+            Ok(Job::Serve(serve))
+        );
+        assert_eq!(Job::parse("job=serve"), Ok(Job::Serve(Serve::default())));
+        let job = Job::parse("job=fetch url=http://10.0.2.2:8080/a%20b?c ip=dhcp").unwrap();
+        let Job::Fetch(fetch) = &job else {
+            panic!("{job:?}")
+        };
+        let url = fetch.url.as_ref().unwrap();
+        assert_eq!((url.port, url.path.as_str()), (8080, "/a%20b?c"));
+        assert_eq!(job.addressing(), Some(Addressing::Dhcp));
+        let job = Job::parse("job=fetch url=http://1.2.3.4").unwrap();
+        assert!(matches!(job, Job::Fetch(Fetch { url: Some(url), .. }) if url.path == "/"));
+        assert_eq!(
+            Job::parse("job=fetch"),
+            Err(CommandLineError::Missing("url="))
+        );
+    }
+
+    #[test]
+    fn addresses_that_make_no_sense_are_refused() {
+        for word in [
+            "ip=10.0.0.1",
+            "ip=10.0.0.1/33",
+            "ip=10.0.0.1/0",
+            "ip=224.0.0.1/24",
+            "ip=10.0.0.1/24,10.0.0.2",
+            "ip=10.0.0.1/24,gw=",
+            "ip=",
+            "requests=0",
+            "secs=0",
+            "stop=yes",
+        ] {
+            let text = ["job=serve ", word].concat();
+            assert_eq!(Job::parse(&text), Err(CommandLineError::BadValue(word)));
+        }
+        for word in [
+            "url=https://1.2.3.4/",
+            "url=http://name/",
+            "url=http://1.2.3.4:0/",
+            "url=http://1.2.3.4:99999/",
+            "url=",
+        ] {
+            let text = ["job=fetch ", word].concat();
+            assert_eq!(Job::parse(&text), Err(CommandLineError::BadValue(word)));
         }
     }
 }

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::disk::JobDisk;
+use crate::nic::Nic;
+use crate::report;
 
 /// What is known of the host and its bus.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -18,6 +20,18 @@ pub struct Host {
     pub bus: String,
     /// The devices the bus offers, a line each.
     pub devices: Vec<String>,
+    /// The network interfaces among them, where the job is to show them.
+    pub nics: Vec<report::Nic>,
+}
+
+/// What a job for the network works with at the same time.
+pub struct Parts<'m, D> {
+    /// The disks.
+    pub disks: &'m mut [D],
+    /// The network interface that the job uses, if there is to be one.
+    pub nic: Option<&'m mut dyn Nic>,
+    /// Prints a line.
+    pub say: &'m mut dyn FnMut(fmt::Arguments<'_>),
 }
 
 /// A machine, as jobs see it.
@@ -30,6 +44,9 @@ pub trait Machine {
 
     /// Its disks, in the order the host offers them.
     fn disks(&mut self) -> &mut [Self::Disk];
+
+    /// Disks, network interface and console at once.
+    fn parts(&mut self) -> Parts<'_, Self::Disk>;
 
     /// Prints a line.
     fn say(&mut self, line: fmt::Arguments<'_>);

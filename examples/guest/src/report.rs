@@ -6,6 +6,10 @@ use core::fmt::{self, Write};
 
 use serde::Serialize;
 
+mod net;
+
+pub use net::{Echo, Fetch, NetBench, Nic, Serve, Traffic};
+
 /// Everything a run found out. Fields that a job has nothing to say about are left out of the line.
 #[derive(Clone, Default, Debug, Serialize)]
 pub struct Report {
@@ -32,6 +36,24 @@ pub struct Report {
     /// What `job=bench` measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bench: Option<Bench>,
+    /// The network interface, where the job uses or shows one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nic: Option<Nic>,
+    /// What went over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
+    /// What `job=serve` did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serve: Option<Serve>,
+    /// What `job=fetch` got.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<Fetch>,
+    /// What `job=echo` sent back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub echo: Option<Echo>,
+    /// What `job=netbench` measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netbench: Option<NetBench>,
 }
 
 /// A disk and what is on it.

@@ -11,9 +11,11 @@
 
 mod dhcp;
 mod line;
+mod paced;
 mod stream;
 
 pub use line::GatewayPort;
+pub use paced::Paced;
 
 use super::Frame;
 use line::Line;

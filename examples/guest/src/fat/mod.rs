@@ -5,27 +5,20 @@
 //! limit on how much it may read.
 
 mod view;
+mod volume;
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::ControlFlow;
 
-use embedded_sdmmc::{
-    Block, BlockDevice, DirEntry, LfnBuffer, Mode, RawDirectory, ShortFileName, TimeSource,
-    Timestamp, VolumeIdx, VolumeManager,
-};
-use view::View;
+use embedded_sdmmc::Block;
+pub use volume::{Entry, Volume};
 
 use crate::disk::{DiskError, JobDisk};
 use crate::hash::Sha256;
 use crate::report::File;
 
-/// Directories inside each other that are followed.
-const DEEPEST: usize = 16;
-/// Files that are listed.
-const MOST_FILES: usize = 1024;
 /// Bytes in a FAT block, whatever the disk's sectors are.
 const BLOCK: u64 = Block::LEN as u64;
 
@@ -126,151 +119,29 @@ pub fn is_fat(disk: &mut dyn JobDisk, extent: Extent) -> Result<bool, DiskError>
 /// # Errors
 /// [`FatError`].
 pub fn files(disk: &mut dyn JobDisk, extent: Extent) -> Result<Vec<File>, FatError> {
-    let geometry = disk.geometry();
-    let mut sector = vec![0; geometry.sector_bytes()];
-    disk.read(extent.first, &mut sector)
-        .map_err(|error| library(&error))?;
-    let blocks = extent
-        .sectors
-        .saturating_mul(u64::from(geometry.sector_size))
-        .checked_div(BLOCK)
-        .unwrap_or(0);
-    check_boot_sector(&sector, blocks)?;
-    let view = View::new(disk, extent, blocks);
-    let manager: Manager<'_> = VolumeManager::new_with_limits(view, NoTime, 0);
-    let volume = manager
-        .open_raw_volume(VolumeIdx(0))
-        .map_err(|error| library(&error))?;
-    let root = manager
-        .open_root_dir(volume)
-        .map_err(|error| library(&error))?;
-    let mut files = Vec::new();
-    walk(&manager, root, "", DEEPEST, &mut files)?;
+    let mut volume = Volume::open(disk, extent)?;
+    let entries = volume.list()?;
+    let mut files = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let sha256 = digest(&mut volume, &entry)?;
+        files.push(File {
+            path: entry.path,
+            size: u64::from(entry.size),
+            sha256,
+        });
+    }
     Ok(files)
 }
 
-type Manager<'a> = VolumeManager<View<'a>, NoTime, { DEEPEST + 1 }, 1, 1>;
-
-fn library(error: &dyn fmt::Display) -> FatError {
-    FatError::Library(alloc::format!("{error}"))
-}
-
-fn walk(
-    manager: &Manager<'_>,
-    directory: RawDirectory,
-    path: &str,
-    deeper: usize,
-    files: &mut Vec<File>,
-) -> Result<(), FatError> {
-    let mut names: Vec<(DirEntry, Option<String>)> = Vec::new();
-    let mut storage = [0; 768];
-    let mut long_name = LfnBuffer::new(&mut storage);
-    let listed = manager.iterate_dir_lfn(directory, &mut long_name, |entry, long| {
-        let name = &entry.name;
-        let own = *name == ShortFileName::this_dir() || *name == ShortFileName::parent_dir();
-        if !own && !entry.attributes.is_volume() {
-            names.push((entry.clone(), long.map(String::from)));
-        }
-        if names.len() > MOST_FILES {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
-    listed.map_err(|error| library(&error))?;
-    if names.len() > MOST_FILES {
-        return Err(FatError::TooMany);
-    }
-    for (entry, long) in names {
-        let (short, size) = (entry.name, entry.size);
-        let name = match long {
-            Some(long) => long,
-            None => short_name(manager, &entry).map_err(|error| library(&error))?,
-        };
-        let path = if path.is_empty() {
-            name
-        } else {
-            [path, "/", &name].concat()
-        };
-        if entry.attributes.is_directory() {
-            let deeper = deeper.checked_sub(1).ok_or(FatError::TooMany)?;
-            let inner = manager
-                .open_dir(directory, short)
-                .map_err(|error| library(&error))?;
-            walk(manager, inner, &path, deeper, files)?;
-            manager.close_dir(inner).map_err(|error| library(&error))?;
-        } else {
-            if files.len() >= MOST_FILES {
-                return Err(FatError::TooMany);
-            }
-            let sha256 = digest(manager, directory, &short, size)?;
-            files.push(File {
-                path,
-                size: u64::from(size),
-                sha256,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// A name without a long form. Its letters are capitals on the disk; two bits that Windows NT began to use, and
-/// that the library does not show, say which part is meant in small ones.
-fn short_name(manager: &Manager<'_>, entry: &DirEntry) -> Result<String, DiskError> {
-    const FLAGS: usize = 12;
-    const SMALL_BASE: u8 = 0x08;
-    const SMALL_EXTENSION: u8 = 0x10;
-    let mut block = [Block::new()];
-    manager.device(|view| BlockDevice::read(view, &mut block, entry.entry_block))?;
-    let at = (entry.entry_offset as usize).saturating_add(FLAGS);
-    let [block] = block;
-    let flags = block.contents.get(at).copied().unwrap_or(0);
-    let name = entry.name.to_string();
-    let (base, extension) = name.split_once('.').unwrap_or((&name, ""));
-    let case = |text: &str, small: u8| match flags & small {
-        0 => text.to_string(),
-        _ => text.to_ascii_lowercase(),
-    };
-    let mut name = case(base, SMALL_BASE);
-    if !extension.is_empty() {
-        name.push('.');
-        name.push_str(&case(extension, SMALL_EXTENSION));
-    }
-    Ok(name)
-}
-
-fn digest(
-    manager: &Manager<'_>,
-    directory: RawDirectory,
-    name: &ShortFileName,
-    size: u32,
-) -> Result<String, FatError> {
-    let file = manager
-        .open_file_in_dir(directory, name, Mode::ReadOnly)
-        .map_err(|error| library(&error))?;
+fn digest(volume: &mut Volume<'_>, entry: &Entry) -> Result<String, FatError> {
     let mut sha = Sha256::new();
-    let mut buffer = vec![0; 4096];
-    let mut left = size as usize;
-    while left > 0 {
-        let read = manager
-            .read(file, &mut buffer)
-            .map_err(|error| library(&error))?;
-        let bytes = buffer.get(..read.min(left)).unwrap_or_default();
-        if bytes.is_empty() {
-            return Err(FatError::Library("a file ends early".into()));
-        }
-        sha.update(bytes);
-        left = left.saturating_sub(bytes.len());
+    let mut buffer = vec![0; 32 << 10];
+    let mut at = 0_u32;
+    while at < entry.size {
+        let most = (entry.size.saturating_sub(at) as usize).min(buffer.len());
+        let read = volume.read(entry, at, buffer.get_mut(..most).unwrap_or_default())?;
+        sha.update(buffer.get(..read).unwrap_or_default());
+        at = at.saturating_add(read as u32);
     }
-    manager.close_file(file).map_err(|error| library(&error))?;
     Ok(sha.hex())
-}
-
-/// No clock: nothing is written.
-struct NoTime;
-
-impl TimeSource for NoTime {
-    fn get_timestamp(&self) -> Timestamp {
-        Timestamp::from_fat(0, 0)
-    }
 }

@@ -12,7 +12,7 @@ use crate::disk::{DiskError, JobDisk};
 /// Bytes of a cached run, a multiple of both sector sizes.
 const WINDOW: u64 = 32 << 10;
 /// Runs cached: a directory, the table and a file are read by turns.
-const WINDOWS: usize = 4;
+const WINDOWS: usize = 8;
 
 /// One partition as a disk of 512-byte blocks: block 0 is an MBR made up for the library, the partition follows.
 pub struct View<'a>(RefCell<Cache<'a>>);
@@ -25,8 +25,22 @@ impl<'a> View<'a> {
             extent,
             blocks,
             windows: Vec::new(),
-            left: blocks.saturating_mul(16).saturating_add(65_536),
+            left: 0,
         }))
+    }
+
+    /// Lets so many blocks be read from now on, times the blocks there are, and some.
+    pub fn allow(&self, times: u64) {
+        if let Ok(mut cache) = self.0.try_borrow_mut() {
+            cache.left = cache.blocks.saturating_mul(times).saturating_add(65_536);
+        }
+    }
+}
+
+impl View<'_> {
+    /// Whether more was to be read than was let.
+    pub fn is_spent(&self) -> bool {
+        self.0.try_borrow().is_ok_and(|cache| cache.left == 0)
     }
 }
 

@@ -1,7 +1,11 @@
 //! The jobs, and the way from a command line to a report.
 
 mod bench;
+mod echo;
+mod fetch;
 mod hash;
+mod netbench;
+mod serve;
 mod tour;
 mod verify;
 
@@ -11,10 +15,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::command_line::{Job, USAGE};
+use crate::command_line::{Addressing, Job, USAGE};
 use crate::disk::{DiskError, JobDisk};
 use crate::hash::Sha256;
 use crate::machine::Machine;
+use crate::net::{self, Facts, Service};
+use crate::nic::Nic;
 use crate::report::{self, Report};
 
 /// Why a job failed; a line for a person.
@@ -68,14 +74,20 @@ pub fn run<M: Machine>(job: &Job, machine: &mut M) -> Report {
     if let Job::Tour = job {
         tour::show_host(machine);
     }
+    report.nic = host.nics.first().cloned();
+    let needs_disk = !matches!(job, Job::Fetch(_) | Job::Echo(_) | Job::NetBench(_));
     let done = match job {
-        _ if machine.disks().is_empty() => Err(JobError::new(
+        _ if needs_disk && machine.disks().is_empty() => Err(JobError::new(
             "no disk: the host offers none that this kernel can drive",
         )),
         Job::Tour => tour::run(machine, &mut report),
         Job::Hash => hash::run(machine, &mut report),
         Job::Verify(settings) => verify::run(*settings, machine, &mut report),
         Job::Bench(settings) => bench::run(*settings, machine, &mut report),
+        Job::Serve(settings) => serve::run(*settings, machine, &mut report),
+        Job::Fetch(settings) => fetch::run(settings, machine, &mut report),
+        Job::Echo(settings) => echo::run(*settings, machine, &mut report),
+        Job::NetBench(settings) => netbench::run(*settings, machine, &mut report),
     };
     match done {
         Ok(()) => report.ok = true,
@@ -85,6 +97,18 @@ pub fn run<M: Machine>(job: &Job, machine: &mut M) -> Report {
         }
     }
     report
+}
+
+/// Drives a service over the machine's network interface until it is done.
+fn network(
+    nic: Option<&mut dyn Nic>,
+    addressing: Addressing,
+    service: &mut dyn Service,
+    facts: &mut Facts,
+    say: &mut dyn FnMut(fmt::Arguments<'_>),
+) -> Result<(), JobError> {
+    let nic = nic.ok_or_else(|| JobError("no network interface".into()))?;
+    net::run(nic, addressing, service, facts, say).map_err(JobError)
 }
 
 /// What is reported of each disk whatever the job.

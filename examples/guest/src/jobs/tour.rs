@@ -24,6 +24,14 @@ pub fn show_host<M: Machine>(machine: &mut M) {
     for device in &host.devices {
         machine.say(format_args!("device: {device}"));
     }
+    for nic in &host.nics {
+        let (name, mac, mtu, queues) = (&nic.name, &nic.mac, nic.mtu, nic.queues);
+        let line = if nic.link { "up" } else { "down" };
+        machine.say(format_args!(
+            "{name}: {mac}, MTU {mtu}, {queues} queues, line {line}, offloads {}",
+            nic.tx_offloads.join(" ")
+        ));
+    }
 }
 
 pub fn run<M: Machine>(machine: &mut M, report: &mut Report) -> Result<(), JobError> {
@@ -106,7 +114,7 @@ fn list_files<M: Machine>(
 }
 
 /// The first partition with a FAT file system, or the whole disk if that is one.
-fn first_fat(disk: &mut dyn JobDisk, table: &Table) -> Result<Option<Extent>, JobError> {
+pub fn first_fat(disk: &mut dyn JobDisk, table: &Table) -> Result<Option<Extent>, JobError> {
     let name = |error| JobError(format!("{error}"));
     let whole = Extent {
         first: 0,

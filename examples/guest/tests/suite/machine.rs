@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use guest::command_line::Job;
 use guest::jobs;
-use guest::machine::{Host, Machine};
+use guest::machine::{Host, Machine, Parts};
 use guest::memory::MemoryDisk;
 use guest::report::Report;
 use sha2::{Digest, Sha256};
@@ -15,6 +15,7 @@ pub struct TestMachine {
     pub host: Host,
     pub disks: Vec<MemoryDisk>,
     pub lines: Vec<String>,
+    say: Box<dyn FnMut(std::fmt::Arguments<'_>)>,
     time: Rc<Cell<u64>>,
 }
 
@@ -26,9 +27,11 @@ impl TestMachine {
                 version: "4.20".into(),
                 bus: "xenbus".into(),
                 devices: vec!["vbd-51712".into()],
+                ..Host::default()
             },
             disks,
             lines: Vec::new(),
+            say: Box::new(|_| {}),
             time: Rc::default(),
         }
     }
@@ -51,6 +54,15 @@ impl Machine for TestMachine {
 
     fn disks(&mut self) -> &mut [MemoryDisk] {
         &mut self.disks
+    }
+
+    fn parts(&mut self) -> Parts<'_, MemoryDisk> {
+        self.say = Box::new(|_| {});
+        Parts {
+            disks: &mut self.disks,
+            nic: None,
+            say: &mut self.say,
+        }
     }
 
     fn say(&mut self, line: std::fmt::Arguments<'_>) {

@@ -9,6 +9,8 @@ mod image;
 #[cfg(test)]
 mod machine;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod other;
 #[cfg(test)]
 mod simulated;

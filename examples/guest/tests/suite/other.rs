@@ -3,7 +3,7 @@
 use guest::command_line::Job;
 use guest::disk::{DiskError, Geometry, JobDisk, Workload};
 use guest::jobs;
-use guest::machine::{Host, Machine};
+use guest::machine::{Host, Machine, Parts};
 use guest::memory::MemoryDisk;
 
 use crate::image;
@@ -120,6 +120,14 @@ fn verify_notices_a_disk_that_loses_writes() {
         }
         fn disks(&mut self) -> &mut [Forgetful] {
             &mut self.1
+        }
+        fn parts(&mut self) -> Parts<'_, Forgetful> {
+            let parts = self.0.parts();
+            Parts {
+                disks: &mut self.1,
+                nic: parts.nic,
+                say: parts.say,
+            }
         }
         fn say(&mut self, line: std::fmt::Arguments<'_>) {
             self.0.say(line);

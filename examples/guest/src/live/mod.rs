@@ -1,4 +1,6 @@
-//! A job on a real host, or on a simulated one: bus, devices and disks through the drivers' front door.
+//! A job on a real host, or on a simulated one: bus, devices, disks and network through the drivers' front door.
+
+mod nic;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -9,13 +11,15 @@ use core::cell::RefCell;
 use core::fmt;
 
 use pv_drivers::hypercall::bus::{Bus as _, BusEvent, Class, Device as _};
-use pv_drivers::{Block, Bus, Device, Gate, Host, Hypervisor, Platform};
+use pv_drivers::{Block, Bus, Device, Gate, Host, Hypervisor, Net as _, Platform};
 
 use crate::command_line::Job;
 use crate::jobs;
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, Parts};
+use crate::nic::Nic;
 use crate::queue_disk::{QueueDisk, Shared};
-use crate::report::Report;
+use crate::report::{self, Report};
+use nic::LiveNic;
 
 /// How long the host may take to list its devices, in nanoseconds.
 const LISTING: u64 = 20_000_000_000;
@@ -46,6 +50,19 @@ pub fn run<P: Platform + 'static, G: Gate>(host: &Host<P, G>, job: &Job, say: Sa
         .iter()
         .map(|d| format!("{d} ({})", d.class()))
         .collect();
+    let net = |device: &&Device| device.class() == Class::Net;
+    if matches!(job, Job::Tour) {
+        for device in devices.iter().filter(net) {
+            match look_at(&bus, device) {
+                Ok(nic) => facts.nics.push(nic),
+                Err(error) => say(format_args!("{device}: {error}")),
+            }
+        }
+    }
+    let nic = job.addressing().map(|_| {
+        let device = devices.iter().find(net).cloned();
+        LiveNic::new(&bus, host.platform().clone(), device)
+    });
     let mut queues: Vec<(Device, Shared<'_>)> = Vec::new();
     let mut trouble = None;
     for device in devices
@@ -74,9 +91,19 @@ pub fn run<P: Platform + 'static, G: Gate>(host: &Host<P, G>, job: &Job, say: Sa
         platform: host.platform().clone(),
         host,
         disks,
+        nic,
         say,
     };
     let mut report = jobs::run(job, &mut live);
+    if let Some(mut nic) = live.nic {
+        // That there was none is the job's to say; here is why.
+        if let (false, Some(why)) = (report.ok, nic.trouble.take()) {
+            trouble = trouble.or(Some(format!("{}: {why}", nic.name())));
+        }
+        if let Err(why) = nic.shut() {
+            trouble = trouble.or(Some(format!("closing {}: {why}", nic.name())));
+        }
+    }
     drop(live.disks);
     for (device, queue) in &queues {
         let closed = queue.try_borrow_mut().map(|mut queue| queue.close());
@@ -90,6 +117,22 @@ pub fn run<P: Platform + 'static, G: Gate>(host: &Host<P, G>, job: &Job, say: Sa
         report.error = report.error.or(Some(trouble));
     }
     report
+}
+
+/// What an interface says of itself.
+fn look_at<P: Platform, G: Gate>(
+    bus: &Bus<'_, P, G>,
+    device: &Device,
+) -> Result<report::Nic, String> {
+    let config = pv_drivers::netfront::Config::default();
+    let mut net = bus
+        .open_net(device, config)
+        .map_err(|error| error.to_string())?;
+    let capabilities = *net.capabilities();
+    let nic = report::Nic::of(&device.to_string(), &capabilities, capabilities.queues);
+    net.close().map_err(|fault| fault.to_string())?;
+    net.release();
+    Ok(nic)
 }
 
 /// A run that did not get as far as its disks.
@@ -143,16 +186,17 @@ fn name(device: &Device, controller: usize, address: u32) -> String {
     }
 }
 
-/// A machine with a host's disks.
-struct Live<'a, 'q, P: Platform, G: Gate> {
+/// A machine with a host's disks and network interface.
+struct Live<'a, 'q, 'b, P: Platform, G: Gate> {
     facts: machine::Host,
     platform: P,
     host: &'a Host<P, G>,
     disks: Vec<QueueDisk<'q>>,
+    nic: Option<LiveNic<'b, 'a, P, G>>,
     say: Say<'a>,
 }
 
-impl<'q, P: Platform + 'static, G: Gate> Machine for Live<'_, 'q, P, G> {
+impl<'q, P: Platform + 'static, G: Gate> Machine for Live<'_, 'q, '_, P, G> {
     type Disk = QueueDisk<'q>;
 
     fn host(&self) -> &machine::Host {
@@ -161,6 +205,14 @@ impl<'q, P: Platform + 'static, G: Gate> Machine for Live<'_, 'q, P, G> {
 
     fn disks(&mut self) -> &mut [QueueDisk<'q>] {
         &mut self.disks
+    }
+
+    fn parts(&mut self) -> Parts<'_, QueueDisk<'q>> {
+        Parts {
+            disks: &mut self.disks,
+            nic: self.nic.as_mut().map(|nic| nic as &mut dyn Nic),
+            say: &mut *self.say,
+        }
     }
 
     fn say(&mut self, line: fmt::Arguments<'_>) {

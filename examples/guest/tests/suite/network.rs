@@ -1,0 +1,430 @@
+//! The jobs for the network over simulated hosts: real connections of this machine's, through the gateway.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use guest::command_line::Job;
+use guest::live;
+use guest::report::Report;
+use hypercall::shm::hosted::{Hosted, Machine};
+use pv_drivers::{Gate, Host, Hypervisor};
+use pv_tests::disk::MemDisk;
+use pv_tests::net::gateway::{Gateway, Paced};
+use pv_tests::sim_xen::{self, SimXen};
+use pv_tests::xen::vif::VifSpec;
+use pv_tests::xen::xenbus::VbdSpec;
+
+use crate::image;
+use crate::machine::sha256;
+use crate::tour::{gpt_with_fat, some_files};
+
+/// Pages of a simulated machine.
+const MEMORY: usize = 8192;
+
+/// A report and what was said on the way to it.
+type Run = (Report, Vec<String>);
+
+/// What the client is told: where the guest can be reached.
+#[derive(Clone, Copy)]
+struct Ports {
+    http: u16,
+    echo: u16,
+    discard: u16,
+    chargen: u16,
+}
+
+/// A host of one kind or the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Xen,
+}
+
+const BOTH: [Kind; 1] = [Kind::Xen];
+
+/// Does a job with this disk, while `client` runs on a thread of its own.
+fn with_client(
+    kind: Kind,
+    command_line: &str,
+    gateway: &Gateway,
+    client: impl FnOnce(Ports) + Send + 'static,
+) -> Run {
+    let forward = |to: u16| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        gateway.forward(listener, to).unwrap();
+        port
+    };
+    let ports = Ports {
+        http: forward(80),
+        echo: forward(7),
+        discard: forward(9),
+        chargen: forward(19),
+    };
+    let disk = Arc::new(Mutex::new(MemDisk::from_bytes(gpt_with_fat(16 << 20), 512)));
+    let client = thread::spawn(move || client(ports));
+    let run = match kind {
+        Kind::Xen => on_xen(disk, command_line, gateway),
+    };
+    let (report, lines) = &run;
+    if !report.ok {
+        // The client may wait for something that will not come.
+        return run;
+    }
+    client
+        .join()
+        .unwrap_or_else(|_| panic!("{kind:?}: {:?} {lines:?}", report.error));
+    run
+}
+
+fn on_xen(disk: Arc<Mutex<MemDisk>>, command_line: &str, gateway: &Gateway) -> Run {
+    let sim = SimXen::new(MEMORY, |_| {});
+    sim.host()
+        .attach_disk(VbdSpec::new("xvda", Box::new(disk)))
+        .unwrap();
+    sim.host()
+        .attach_nic(VifSpec::new(Box::new(gateway.port())));
+    let handler = sim.clone();
+    let done = run(
+        Hosted::new(sim.ram().clone(), Paced::new(sim.clone(), gateway.clone())),
+        sim.clone(),
+        sim_xen::VECTOR,
+        command_line,
+        move |f| handler.on_interrupt(f),
+    );
+    assert_eq!(format!("{:?}", sim.host().complaints()), "[]");
+    done
+}
+
+fn run<M: Machine + 'static, G: Gate + 'static>(
+    platform: Hosted<M>,
+    gate: G,
+    vector: u8,
+    command_line: &str,
+    on_interrupt: impl FnOnce(Box<dyn Fn() + Send + Sync>),
+) -> Run {
+    let host = Arc::new(Host::find(platform, gate, vector).unwrap());
+    let weak = Arc::downgrade(&host);
+    on_interrupt(Box::new(move || {
+        if let Some(host) = weak.upgrade() {
+            host.on_interrupt();
+        }
+    }));
+    let mut lines = Vec::new();
+    let job = Job::parse(command_line).unwrap();
+    let report = live::run(&host, &job, &mut |line| lines.push(line.to_string()));
+    (report, lines)
+}
+
+/// A client that keeps its connection.
+struct Http {
+    stream: BufReader<TcpStream>,
+}
+
+struct Answer {
+    status: u16,
+    fields: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.fields.iter();
+        let found = fields.find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+impl Http {
+    /// Connects once the guest listens.
+    fn connect(port: u16) -> Self {
+        for _ in 0..600 {
+            if let Some(http) = Self::try_connect(port) {
+                return http;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!("nobody serves");
+    }
+
+    /// The way to the guest may end in a refusal, so only an answer counts.
+    fn try_connect(port: u16) -> Option<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .ok()?;
+        stream.set_nodelay(true).ok()?;
+        let mut http = Self {
+            stream: BufReader::new(stream),
+        };
+        http.try_ask("HEAD / HTTP/1.1\r\nHost: guest\r\n\r\n", false)?;
+        Some(http)
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    fn answer(&mut self, with_body: bool) -> Option<Answer> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).ok()?;
+        let status = line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+        let mut fields = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).ok()?;
+            let Some((name, value)) = line.trim_end().split_once(": ") else {
+                break;
+            };
+            fields.push((name.to_string(), value.to_string()));
+        }
+        let mut answer = Answer {
+            status,
+            fields,
+            body: vec![],
+        };
+        let length: usize = answer.field("content-length")?.parse().ok()?;
+        if with_body {
+            answer.body = vec![0; length];
+            self.stream.read_exact(&mut answer.body).ok()?;
+        }
+        Some(answer)
+    }
+
+    fn try_ask(&mut self, request: &str, with_body: bool) -> Option<Answer> {
+        self.stream.get_mut().write_all(request.as_bytes()).ok()?;
+        self.answer(with_body)
+    }
+
+    fn ask(&mut self, request: &str) -> Answer {
+        self.try_ask(request, true).expect("an answer")
+    }
+
+    fn get(&mut self, path: &str, more: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: guest\r\n{more}\r\n"))
+    }
+
+    /// Whether the server has closed the connection.
+    fn is_over(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+}
+
+fn encode(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_".contains(&byte);
+    let encode = |byte: u8| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02x}"),
+    };
+    path.bytes().map(encode).collect()
+}
+
+fn stop(port: u16) {
+    let answer = Http::connect(port).ask("POST /stop HTTP/1.1\r\nHost: guest\r\n\r\n");
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn every_file_is_served_byte_for_byte() {
+    for kind in BOTH {
+        let client = |ports: Ports| {
+            let mut http = Http::connect(ports.http);
+            for (path, contents) in some_files() {
+                let answer = http.get(&format!("/{}", encode(path)), "");
+                assert_eq!(answer.status, 200, "{path}");
+                assert!(answer.body == contents, "{path}");
+            }
+            let index = http.get("/", "");
+            let text = String::from_utf8(index.body).unwrap();
+            assert!(text.contains("href=\"/boot/grub/grub.cfg\"") && text.contains("100000 bytes"));
+            stop(ports.http);
+        };
+        let (report, lines) = with_client(kind, "job=serve stop=1", &Gateway::new(), client);
+        assert!(report.ok, "{kind:?}: {:?} {lines:?}", report.error);
+        assert!(lines.iter().any(|line| line == "SERVING http://10.0.2.15/"));
+        let (serve, traffic) = (report.serve.unwrap(), report.traffic.unwrap());
+        assert_eq!((serve.errors, serve.files), (0, some_files().len() as u64));
+        assert_eq!(traffic.buffers_before, traffic.buffers_after);
+        let nic = report.nic.unwrap();
+        assert_eq!(nic.address.as_deref(), Some("10.0.2.15/24"));
+        assert!(nic.link && nic.mtu == 1500);
+    }
+}
+
+#[test]
+fn many_requests_over_many_connections_leave_no_buffer_out() {
+    const EACH: usize = 1250;
+    for kind in BOTH {
+        let client = |ports: Ports| {
+            let port = ports.http;
+            Http::connect(port);
+            let clients: Vec<_> = (0..8)
+                .map(|_| {
+                    thread::spawn(move || {
+                        let mut http = Http::connect(port);
+                        for _ in 1..EACH {
+                            assert_eq!(http.get("/README.TXT", "").body, b"hello\n");
+                        }
+                    })
+                })
+                .collect();
+            for client in clients {
+                client.join().unwrap();
+            }
+        };
+        let line = format!("job=serve requests={}", 8 * EACH + 1);
+        let (report, lines) = with_client(kind, &line, &Gateway::new(), client);
+        assert!(report.ok, "{kind:?}: {:?} {lines:?}", report.error);
+        let (serve, traffic) = (report.serve.unwrap(), report.traffic.unwrap());
+        assert!(serve.requests > 10_000 && serve.errors == 0);
+        assert_eq!(traffic.buffers_before, traffic.buffers_after);
+        assert!(traffic.rx_frames > 10_000 && traffic.tx_frames > 10_000);
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_answered_cleanly() {
+    for kind in BOTH {
+        let client = |ports: Ports| {
+            let ask = |request: &str| Http::connect(ports.http).ask(request);
+            let fields = "X: y\r\n".repeat(65);
+            let long = "x".repeat(9000);
+            for (request, status) in [
+                ("nonsense\r\n\r\n".to_string(), 400),
+                ("GET / HTTP/1.1\r\n\r\n".into(), 400),
+                ("GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n".into(), 400),
+                ("GET / HTTP/3.0\r\nHost: a\r\n\r\n".into(), 505),
+                ("GET /none HTTP/1.1\r\nHost: a\r\n\r\n".into(), 404),
+                ("PUT / HTTP/1.1\r\nHost: a\r\n\r\n".into(), 405),
+                (format!("GET /{long} HTTP/1.1\r\n"), 414),
+                (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}"), 431),
+                (format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), 431),
+            ] {
+                assert_eq!(ask(&request).status, status, "{request}");
+            }
+            let mut http = Http::connect(ports.http);
+            let part = http.get("/README.TXT", "Range: bytes=1-3\r\n");
+            assert_eq!((part.status, part.body.as_slice()), (206, &b"ell"[..]));
+            assert_eq!(part.field("content-range"), Some("bytes 1-3/6"));
+            let part = http.get("/README.TXT", "Range: bytes=-2\r\n");
+            assert_eq!((part.status, part.body.as_slice()), (206, &b"o\n"[..]));
+            let part = http.get("/README.TXT", "Range: bytes=6-\r\n");
+            assert_eq!(part.status, 416);
+            assert_eq!(part.field("content-range"), Some("bytes */6"));
+            // Three at once, the second one's answer without a body.
+            http.send(b"GET /README.TXT HTTP/1.1\r\nHost: a\r\n\r\n");
+            http.send(b"HEAD /README.TXT HTTP/1.1\r\nHost: a\r\n\r\nGET /empty HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(http.answer(true).unwrap().body, b"hello\n");
+            assert_eq!(
+                http.answer(false).unwrap().field("content-length"),
+                Some("6")
+            );
+            assert_eq!(http.answer(true).unwrap().body, b"");
+            let last = http.get("/empty", "Connection: close\r\n");
+            assert_eq!(last.field("connection"), Some("close"));
+            assert!(http.is_over());
+            let mut old = Http::connect(ports.http);
+            let kept = old.ask("GET /README.TXT HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+            assert_eq!(kept.field("connection"), Some("keep-alive"));
+            old.ask("GET /README.TXT HTTP/1.0\r\n\r\n");
+            assert!(old.is_over());
+            stop(ports.http);
+        };
+        let (report, lines) = with_client(kind, "job=serve stop=1", &Gateway::new(), client);
+        assert!(report.ok, "{kind:?}: {:?} {lines:?}", report.error);
+        assert_eq!(report.serve.unwrap().errors, 10);
+    }
+}
+
+#[test]
+fn a_file_is_fetched() {
+    for kind in BOTH {
+        let gateway = Gateway::new();
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        gateway.allow(port);
+        let bytes = image::noise(700_000);
+        let (body, hash) = (bytes.clone(), sha256(&bytes));
+        let client = move |_: Ports| {
+            let (stream, _) = server.accept().unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut lines = Vec::new();
+            while lines.last().is_none_or(|line| line != "\r\n") {
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                lines.push(line);
+            }
+            assert_eq!(lines[0], "GET /some/file?x HTTP/1.0\r\n");
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.get_mut().write_all(head.as_bytes()).unwrap();
+            stream.get_mut().write_all(&body).unwrap();
+        };
+        let line = format!("job=fetch url=http://10.0.2.2:{port}/some/file?x");
+        let (report, lines) = with_client(kind, &line, &gateway, client);
+        assert!(report.ok, "{kind:?}: {:?} {lines:?}", report.error);
+        let fetch = report.fetch.unwrap();
+        assert_eq!((fetch.status, fetch.bytes), (200, 700_000));
+        assert_eq!(fetch.sha256, hash);
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_clear_line() {
+    for kind in BOTH {
+        let line = "job=fetch url=http://10.0.2.2:9/ ip=10.0.2.15/24,gw=10.0.2.2";
+        let (report, _) = with_client(kind, line, &Gateway::new(), |_| {});
+        assert_eq!(
+            report.error.as_deref(),
+            Some("the server did not answer"),
+            "{kind:?}"
+        );
+    }
+}
+
+#[test]
+fn bytes_are_echoed_taken_and_given() {
+    for kind in BOTH {
+        let client = |ports: Ports| {
+            let sent = image::noise(100_000);
+            let came = loop {
+                let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, ports.echo)).unwrap();
+                let mut writer = stream.try_clone().unwrap();
+                let bytes = sent.clone();
+                let writing = thread::spawn(move || {
+                    let _ = writer.write_all(&bytes);
+                    let _ = writer.shutdown(std::net::Shutdown::Write);
+                });
+                let mut came = Vec::new();
+                let read = stream.read_to_end(&mut came);
+                writing.join().unwrap();
+                // Before the guest is up there is nobody.
+                if read.is_ok() && !came.is_empty() {
+                    break came;
+                }
+                thread::sleep(Duration::from_millis(50));
+            };
+            assert!(came == sent);
+        };
+        let (report, lines) = with_client(kind, "job=echo secs=3", &Gateway::new(), client);
+        assert!(report.ok, "{kind:?}: {:?} {lines:?}", report.error);
+        let echo = report.echo.unwrap();
+        assert_eq!((echo.connections, echo.tcp_bytes), (1, 100_000));
+        let client = |ports: Ports| {
+            thread::sleep(Duration::from_millis(500));
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, ports.discard)).unwrap();
+            stream.write_all(&image::noise(300_000)).unwrap();
+            drop(stream);
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, ports.chargen)).unwrap();
+            let mut came = vec![0; 300_000];
+            stream.read_exact(&mut came).unwrap();
+            assert!(came.iter().all(|byte| *byte == b'#'));
+        };
+        let (report, lines) = with_client(kind, "job=netbench secs=3", &Gateway::new(), client);
+        assert!(report.ok, "{kind:?}: {:?} {lines:?}", report.error);
+        let bench = report.netbench.unwrap();
+        assert_eq!(bench.rx_bytes, 300_000);
+        assert!(bench.tx_bytes >= 300_000, "{bench:?}");
+    }
+}
