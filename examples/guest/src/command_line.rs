@@ -156,7 +156,7 @@ impl Job {
             let words = text.split_ascii_whitespace();
             words.filter_map(|word| Some((word, word.split_once('=')?)))
         };
-        let named = words().filter(|(_, (key, _))| *key == "job").last();
+        let named = words().rfind(|(_, (key, _))| *key == "job");
         let mut job = Self::named(named.map_or("tour", |(_, (_, value))| value))?;
         for (word, (key, value)) in words() {
             if !KNOWN.contains(&key) {

@@ -149,7 +149,7 @@ impl<'a> Volume<'a> {
         let mut outcome = Ok(());
         let mut on_the_way = Vec::new();
         for name in &entry.directories {
-            match self.manager.open_dir(at, name.clone()) {
+            match self.manager.open_dir(at, *name) {
                 Ok(next) => at = next,
                 Err(error) => {
                     outcome = Err(library(&error));
@@ -160,7 +160,7 @@ impl<'a> Volume<'a> {
         }
         let file = outcome.and_then(|()| {
             self.manager
-                .open_file_in_dir(at, &entry.name, Mode::ReadOnly)
+                .open_file_in_dir(at, entry.name, Mode::ReadOnly)
                 .map_err(|error| library(&error))
         });
         for directory in on_the_way {
@@ -217,7 +217,7 @@ fn walk(
                 return Err(FatError::TooMany);
             }
             let inner = manager
-                .open_dir(directory, entry.name.clone())
+                .open_dir(directory, entry.name)
                 .map_err(|error| library(&error))?;
             let mut directories = way.directories.clone();
             directories.push(entry.name);
