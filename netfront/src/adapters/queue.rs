@@ -6,6 +6,7 @@ use crate::frame::TxFrame;
 use crate::net::{NetQueue, ReserveError, SendError};
 use crate::offload::{Ip, Protocol, RxChecksum, Segmentation};
 use crate::{ETHERNET_HEADER, RxFrame};
+use hypercall::shm::PAGE_SIZE;
 
 /// The longest frame there is: what a receive buffer of a stack must hold if the host may join
 /// segments, in bytes.
@@ -247,6 +248,12 @@ impl<Q: NetQueue> Out<'_, Q> {
             return fill(self.buffer);
         };
         let result = fill(bytes);
+        // A short frame need not keep the room of a long one: an own one is as good, if there is any.
+        if self.frame.len() > len.max(PAGE_SIZE)
+            && let Ok(short) = self.queue.tx_reserve(len)
+        {
+            self.frame = short;
+        }
         self.frame.truncate(len);
         let tx = self.queue.capabilities().tx;
         if let Contents::Transport(packet) = Contents::of(bytes) {

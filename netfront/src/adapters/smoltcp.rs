@@ -90,7 +90,8 @@ impl<Q: NetQueue, B: AsMut<[u8]>> phy::Device for Device<Q, B> {
         Self: 'a;
 
     fn receive(&mut self, _: Instant) -> Option<(RxToken<'_>, TxToken<'_, Q>)> {
-        let parts = self.inner.receive(self.longest())?;
+        // Answers are no longer than what they answer.
+        let parts = self.inner.receive(self.inner.max_frame())?;
         Some((RxToken(parts.rx), TxToken(parts.out)))
     }
 
