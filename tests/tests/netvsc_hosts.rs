@@ -172,6 +172,28 @@ fn checksums_that_nobody_filled_in_are_blank() {
 }
 
 #[test]
+fn checksums_that_are_wrong_are_told_of() {
+    let lab = lab(|config| config.verify_checksums = true);
+    lab.run_netvsc(|net| {
+        let mut line = lab.line();
+        for tcp in [true, false] {
+            let frame = Flow { tcp, ..flow(0) }.frame(b"some bytes");
+            let mut spoiled = frame.clone();
+            *spoiled.bytes.last_mut().unwrap() ^= 1;
+            line.send(frame.clone());
+            line.send(spoiled.clone());
+            settle(&lab);
+            let want = [
+                (frame.bytes, RxChecksum::Good),
+                (spoiled.bytes, RxChecksum::Bad),
+            ];
+            assert_eq!(receive(net), want);
+        }
+    });
+    works(&lab);
+}
+
+#[test]
 fn a_host_that_asks_whether_the_guest_lives_is_told_so() {
     let lab = lab(|_| {});
     lab.run_netvsc(|net| {

@@ -55,6 +55,8 @@ pub struct NetvspConfig {
     pub whole_section: bool,
     /// Hand over TCP packets whose checksum was never filled in, and say so.
     pub blank_checksums: bool,
+    /// Look at the checksums of received frames, and tell which are wrong.
+    pub verify_checksums: bool,
     /// Tell the guest the hash that led a frame to its channel.
     pub tell_hash: bool,
     pub table: TableForm,
@@ -84,6 +86,7 @@ impl Default for NetvspConfig {
             data_at: super::receive::HEADERS,
             whole_section: false,
             blank_checksums: false,
+            verify_checksums: false,
             tell_hash: true,
             table: TableForm::Behind,
             max_in_flight: 256,

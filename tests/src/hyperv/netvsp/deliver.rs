@@ -209,6 +209,7 @@ impl Netvsp {
         let form = Form {
             data_at: self.config.data_at,
             whole_section: self.config.whole_section.then_some(buffer.section_bytes),
+            verify: self.config.verify_checksums,
             checksums: self.miniport.offloads.rx != super::offload::Checksums::default(),
         };
         let most = self.config.batch.clamp(1, nvsp::MAX_RANGES).min(room);

@@ -1,6 +1,7 @@
 //! From frames to RNDIS packets: what the guest receives.
 
 use super::rndis::{self, message, ppi, rx_checksum};
+use crate::net::headers::checksum_is_right;
 use crate::net::{Checksum, Frame};
 use zerocopy::IntoBytes;
 
@@ -23,13 +24,15 @@ pub struct Form {
     pub whole_section: Option<u32>,
     /// Tell which checksums were found right.
     pub checksums: bool,
+    /// Look at those that nobody looked at, and tell which are wrong.
+    pub verify: bool,
 }
 
 /// Headers and frame as they lie in a section; the frame fits.
 pub fn packet(frame: &Frame, form: &Form) -> Vec<u8> {
     let mut information = Vec::new();
     if form.checksums {
-        information.extend(rndis::ppi(ppi::CHECKSUM, checksum_bits(frame)));
+        information.extend(rndis::ppi(ppi::CHECKSUM, checksum_bits(frame, form.verify)));
     }
     if let Some(tag) = frame.vlan.map(u32::from) {
         let value = tag >> 13 | (tag >> 12 & 1) << 3 | (tag & 0xfff) << 4;
@@ -62,9 +65,14 @@ pub fn packet(frame: &Frame, form: &Form) -> Vec<u8> {
 }
 
 /// What the host says of the checksums.
-fn checksum_bits(frame: &Frame) -> u32 {
+fn checksum_bits(frame: &Frame, verify: bool) -> u32 {
+    let looked_at = verify
+        .then(|| checksum_is_right(&frame.bytes))
+        .flatten()
+        .filter(|_| frame.checksum == Checksum::InFrame);
     let blank = match frame.checksum {
-        Checksum::InFrame => return 0,
+        Checksum::InFrame if looked_at.is_none() => return 0,
+        Checksum::InFrame => 0,
         Checksum::Verified => 0,
         // The field was never filled in: the data did not leave this machine.
         Checksum::Partial { .. } => rx_checksum::TCP_VALUE_INVALID,
@@ -77,6 +85,8 @@ fn checksum_bits(frame: &Frame) -> u32 {
     let v4 = frame.bytes.get(12..14) == Some(&[8, 0]);
     let ip = if v4 { rx_checksum::IP_SUCCEEDED } else { 0 };
     match protocol {
+        Some(6) if looked_at == Some(false) => ip | rx_checksum::TCP_FAILED,
+        Some(17) if looked_at == Some(false) => ip | rx_checksum::UDP_FAILED,
         Some(6) => ip | rx_checksum::TCP_SUCCEEDED | blank,
         Some(17) => ip | rx_checksum::UDP_SUCCEEDED,
         _ => ip,

@@ -10,7 +10,11 @@ fn defaults(_: &mut NetvspConfig) {}
 
 #[test]
 fn every_version_sets_up_and_closes() {
-    for version in nvsp::version::ALL {
+    // The oldest and the newest will do for an interpreter.
+    for version in nvsp::version::ALL
+        .into_iter()
+        .step_by(if cfg!(miri) { 5 } else { 1 })
+    {
         let mut guest = NetGuest::ready(version, defaults);
         assert_eq!(guest.netvsp().version(), Some(version));
         assert_eq!(guest.netvsp().filter(), 0xb);

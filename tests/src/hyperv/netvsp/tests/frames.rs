@@ -303,7 +303,7 @@ fn flows_are_spread_over_channels() {
     parameters.extend((0..40u8).map(|i| i.wrapping_mul(0x1d) ^ 0x6d));
     assert_eq!(guest.set(0x0001_0204, &parameters), 0);
     let mut counts = [0, 0];
-    for port in 0..16 {
+    for port in 0..if cfg!(miri) { 4 } else { 16 } {
         let mut frame = broadcast(64, 0);
         frame[12..15].copy_from_slice(&[8, 0, 0x45]);
         frame[20..22].fill(0);
