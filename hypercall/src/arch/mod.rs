@@ -47,3 +47,23 @@ pub(crate) unsafe fn copy_in(to: *mut u8, from: *const u8, len: usize) {
         unsafe { AtomicU8::from_ptr(to.add(i)).store(from.add(i).read(), Ordering::Relaxed) };
     }
 }
+
+/// Loads eight bytes of shared memory, wherever they start, by one instruction where there is one.
+///
+/// # Safety
+/// `from` is readable shared memory for eight bytes.
+#[inline(always)]
+pub(crate) unsafe fn load(from: *const u8) -> u64 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: the caller's promise is passed on unchanged.
+    unsafe {
+        x86_64::load(from)
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    {
+        let mut bytes = [0; 8];
+        // SAFETY: the caller vouches for the source; an array of ours does not overlap it.
+        unsafe { copy_out(bytes.as_mut_ptr(), from, 8) };
+        u64::from_ne_bytes(bytes)
+    }
+}

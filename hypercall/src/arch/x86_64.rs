@@ -150,3 +150,19 @@ pub(super) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
             options(nostack, preserves_flags));
     }
 }
+
+/// Loads eight bytes.
+///
+/// # Safety
+/// `from` is readable for them; it need not be aligned.
+#[cfg(not(miri))]
+#[inline(always)]
+pub(super) unsafe fn load(from: *const u8) -> u64 {
+    let word;
+    // SAFETY: the instruction reads what the caller vouches for, and takes any address.
+    unsafe {
+        asm!("mov {word}, [{from}]", word = lateout(reg) word, from = in(reg) from,
+            options(nostack, preserves_flags, readonly));
+    }
+    word
+}

@@ -153,6 +153,22 @@ impl<'a> Span<'a> {
         Ok(unsafe { read_record(at) })
     }
 
+    /// Copies words out, wherever they start: an instruction each. For records that a host puts at
+    /// any place.
+    ///
+    /// # Errors
+    /// [`OutOfSpan`].
+    #[inline(always)]
+    pub fn read_anywhere<const N: usize>(self, offset: usize) -> Result<[u64; N], OutOfSpan> {
+        let at = self.check(offset, const { N * 8 })?.as_ptr().cast_const();
+        let mut words = [0; N];
+        for (i, word) in words.iter_mut().enumerate() {
+            // SAFETY: word `i` of `N`, which `check` vouches for.
+            *word = unsafe { crate::arch::load(at.add(i.wrapping_mul(8))) };
+        }
+        Ok(words)
+    }
+
     /// Copies one record in, word by word where its place allows.
     ///
     /// # Errors

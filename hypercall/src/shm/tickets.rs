@@ -114,7 +114,7 @@ impl Header {
 /// * [`reserve`](Self::reserve) a section, and when it comes back [`hold`](Self::hold) it until
 ///   the host is done with it, then [`release`](Self::release) it: a send buffer.
 /// * [`take`](Self::take) one section or [`take_many`](Self::take_many) with a note, and
-///   learn by [`settled`](Self::settled) when all are dropped: a receive buffer.
+///   learn by [`settle`](Self::settle) when all are dropped: a receive buffer.
 pub struct Tickets {
     header: NonNull<Header>,
     /// The first ticket, of a block of its own.
@@ -128,9 +128,6 @@ pub struct Tickets {
     noted: [u64; Self::BLOCKS],
     /// Blocks of which any has.
     noted_blocks: u64,
-    /// Tickets with a note that were found idle, and their block.
-    settled: u64,
-    settled_block: u16,
 }
 
 // SAFETY: blocks are reached by atomics, and entries' cells by their one owner, which moves along.
@@ -179,8 +176,6 @@ impl Tickets {
             claimed: 0,
             noted: [0; Self::BLOCKS],
             noted_blocks: 0,
-            settled: 0,
-            settled_block: 0,
         })
     }
 
@@ -345,7 +340,7 @@ impl Tickets {
     }
 
     /// Opens the only section of an idle ticket and gives the ticket a note: it is not used again
-    /// before [`settled`](Self::settled) told of it. `None` when none is idle, or the bytes are
+    /// before [`settle`](Self::settle) told of it. `None` when none is idle, or the bytes are
     /// not inside.
     #[inline(always)]
     pub fn take(&mut self, note: u64, offset: u32, len: u32) -> Option<Section> {
@@ -406,45 +401,35 @@ impl Tickets {
         section.is_some()
     }
 
-    /// A ticket with a note of which every section was closed: its number and the note. It stays
-    /// the next one until [`forget`](Self::forget).
+    /// Tells `each` the notes of tickets of which every section was closed, until it answers
+    /// `false`. Those that it answered `true` to are forgotten: their tickets can be used again.
     #[inline(always)]
-    pub fn settled(&mut self) -> Option<(u16, u64)> {
-        if self.settled == 0 && !self.find_settled() {
-            return None;
-        }
-        let bit = self.settled.trailing_zeros() as u16;
-        let index = self.settled_block.wrapping_mul(64).wrapping_add(bit);
-        let ticket = self.global(index)?;
-        // SAFETY: one of this owner's tickets, whose cells nobody else touches.
-        let note = unsafe { *self.header().entry(ticket).note.get() };
-        Some((index, note))
-    }
-
-    fn find_settled(&mut self) -> bool {
+    pub fn settle(&mut self, mut each: impl FnMut(u64) -> bool) {
         let mut blocks = self.noted_blocks;
         while blocks != 0 {
-            let index = blocks.trailing_zeros() as u16;
+            let block = blocks.trailing_zeros() as u16;
             blocks &= blocks.wrapping_sub(1);
-            let noted = self.noted.get(usize::from(index)).copied().unwrap_or(0);
-            let settled = self.block(index).idle.load(Ordering::Acquire) & noted;
-            if settled != 0 {
-                (self.settled, self.settled_block) = (settled, index);
-                return true;
+            let noted = self.noted.get(usize::from(block)).copied().unwrap_or(0);
+            let settled = self.block(block).idle.load(Ordering::Acquire) & noted;
+            let mut left = settled;
+            while left != 0 {
+                let bit = left.trailing_zeros() as u16;
+                let ticket = self.first.wrapping_add(block << 6).wrapping_add(bit);
+                // SAFETY: it has a note, so it is one of this owner's tickets, whose cells nobody
+                // else touches.
+                let note = unsafe { *self.header().entry(ticket).note.get() };
+                if !each(note) {
+                    blocks = 0;
+                    break;
+                }
+                left &= left.wrapping_sub(1);
             }
-        }
-        false
-    }
-
-    /// Forgets the note that [`settled`](Self::settled) told of: the ticket can be used again.
-    #[inline(always)]
-    pub fn forget(&mut self) {
-        let bit = self.settled & self.settled.wrapping_neg();
-        self.settled ^= bit;
-        if let Some(noted) = self.noted.get_mut(usize::from(self.settled_block)) {
-            *noted &= !bit;
-            if *noted == 0 {
-                self.noted_blocks &= !(1 << self.settled_block);
+            let now = noted & !(settled ^ left);
+            if let Some(noted) = self.noted.get_mut(usize::from(block)) {
+                *noted = now;
+            }
+            if now == 0 {
+                self.noted_blocks &= !(1 << block);
             }
         }
     }

@@ -465,7 +465,7 @@ impl<'b, 'h, P: Platform, G: Gate> Netvsc<'b, 'h, P, G> {
         for queue in &mut self.queues {
             queue.capabilities = capabilities;
             if let Some(live) = &mut queue.live {
-                live.tx.longest = longest(mtu);
+                live.tx.set_lengths(mtu, capabilities.max_segmented);
                 live.rx.longest = longest(mtu).saturating_add(4);
             }
         }

@@ -1,7 +1,8 @@
 //! One queue pair: a channel, and both halves over it.
 
 use super::control::Control;
-use super::nvsp::{self, kind};
+use super::nvsp;
+use super::nvsp::kind::{SEND_RNDIS_PACKET, SEND_RNDIS_PACKET_COMPLETE};
 use super::rx::{Receive, Taken};
 use super::tx::Transmit;
 use crate::capabilities::{Capabilities, Event, Stats};
@@ -64,6 +65,10 @@ enum Step {
 /// The number of ranges of a packet that has one, and whose buffer it is in.
 const ONE_RANGE: u64 = 1 << 32 | nvsp::RECEIVE_BUFFER_ID as u64;
 
+/// The start of a completion, and of a packet with one range.
+const SENT: u32 = PacketKind::COMPLETION.0 as u32 | 2 << 16;
+const RANGE: u32 = PacketKind::TRANSFER_PAGES.0 as u32 | 4 << 16;
+
 /// A packet of the usual form.
 enum Short {
     /// The host is done with a frame.
@@ -89,14 +94,12 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
         if !self.channel.is_ready()? {
             return Ok(Step::Empty);
         }
-        const SENT: u64 = PacketKind::COMPLETION.0 as u64 | 2 << 16;
-        const RANGE: u64 = PacketKind::TRANSFER_PAGES.0 as u64 | 4 << 16;
         let any = self.rx.tickets.is_any() && (!defer || self.rx.has_room());
         let (tx, stats) = (&mut self.tx, &mut self.stats);
         let short = self.channel.receive_short(|first, id, words: [u64; 3]| {
             let [head, range, message] = words;
-            match first & 0xffff_ffff {
-                SENT if head as u32 == kind::SEND_RNDIS_PACKET_COMPLETE => {
+            match first as u32 {
+                SENT if head as u32 == SEND_RNDIS_PACKET_COMPLETE => {
                     if !tx.complete(id) {
                         return None;
                     }
@@ -104,7 +107,7 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
                     stats.tx_errors = stats.tx_errors.wrapping_add(failed.into());
                     Some(Short::Sent)
                 }
-                RANGE if any && head == ONE_RANGE && message as u32 == kind::SEND_RNDIS_PACKET => {
+                RANGE if any && head == ONE_RANGE && message as u32 == SEND_RNDIS_PACKET => {
                     Some(Short::Range(id, (range >> 32) as u32, range as u32))
                 }
                 _ => None,
@@ -191,7 +194,7 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
             return Ok(());
         }
         let [head, ..] = words;
-        if head as u32 != kind::SEND_RNDIS_PACKET_COMPLETE {
+        if head as u32 != SEND_RNDIS_PACKET_COMPLETE {
             return Err(HostFault::WrongOperation);
         }
         if !self.tx.complete(id) {
@@ -202,9 +205,24 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
         Ok(())
     }
 
+    /// Takes completions of frames that were sent, as long as nothing else comes.
+    #[inline(always)]
+    fn collect_sent(&mut self) {
+        let tx = &mut self.tx;
+        const DONE: u64 = SEND_RNDIS_PACKET_COMPLETE as u64 | (nvsp::SUCCESS as u64) << 32;
+        while self
+            .channel
+            .receive_short(|first, id, [head]: [u64; 1]| {
+                (first as u32 == SENT && head == DONE && tx.complete(id)).then_some(())
+            })
+            .is_some()
+        {}
+    }
+
     /// Takes what is there; frames wait for the caller.
     pub(super) fn collect(&mut self) -> Result<(), HostFault> {
         for _ in 0..BUDGET {
+            self.collect_sent();
             match self.step(true)? {
                 Step::Frame(_) | Step::Done => {}
                 Step::Empty => {
@@ -217,6 +235,13 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
         Ok(())
     }
 
+    #[inline(always)]
+    fn count_sent(&mut self, len: u64) {
+        let stats = &mut self.stats;
+        stats.tx_frames = stats.tx_frames.wrapping_add(1);
+        stats.tx_bytes = stats.tx_bytes.wrapping_add(len);
+    }
+
     /// Answers the host, and has it start on everything.
     fn publish(&mut self) -> Result<(), HostFault> {
         self.rx.answer(&mut self.channel)?;
@@ -227,7 +252,27 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
         Ok(())
     }
 
+    /// The next frame, if it comes as most do.
     #[inline(always)]
+    fn next_plain(&mut self) -> Option<RxFrame> {
+        if self.rx.is_waiting() || self.rx.since >= BATCH {
+            return None;
+        }
+        let rx = &mut self.rx;
+        let frame = self.channel.receive_short(|first, id, words: [u64; 3]| {
+            let [head, range, message] = words;
+            if first as u32 != RANGE || head != ONE_RANGE || message as u32 != SEND_RNDIS_PACKET {
+                return None;
+            }
+            rx.frame_of(id, (range >> 32) as u32, range as u32)
+        })?;
+        let stats = &mut self.stats;
+        stats.rx_frames = stats.rx_frames.wrapping_add(1);
+        stats.rx_bytes = stats.rx_bytes.wrapping_add(frame.len() as u64);
+        Some(frame)
+    }
+
+    #[inline(never)]
     fn next(&mut self) -> Result<Option<RxFrame>, HostFault> {
         if self.rx.since >= BATCH {
             self.rx.answer(&mut self.channel)?;
@@ -237,6 +282,8 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
             let step = if self.rx.is_waiting() {
                 let taken = self.rx.pop()?;
                 self.taken(taken)?
+            } else if let Some(frame) = self.next_plain() {
+                return Ok(Some(frame));
             } else {
                 self.step(false)?
             };
@@ -348,8 +395,10 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         {
             self.capabilities.link = control.link;
             self.capabilities.mtu = control.mtu;
-            live.tx.longest = super::longest(control.mtu);
-            live.rx.longest = live.rx.longest.max(live.tx.longest.saturating_add(4));
+            let most = self.capabilities.max_segmented;
+            live.tx.set_lengths(control.mtu, most);
+            let longest = super::longest(control.mtu).saturating_add(4);
+            live.rx.longest = live.rx.longest.max(longest);
         }
     }
 
@@ -402,6 +451,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         }
     }
 
+    #[inline(never)]
     fn poll(&mut self) -> Result<Option<RxFrame>, HostFault> {
         let frame = self.with(Live::next);
         if let Ok(None) = frame {
@@ -409,24 +459,21 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         }
         frame
     }
-}
 
-impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn rx(&mut self) -> Result<Option<RxFrame>, HostFault> {
-        self.poll()
-    }
-
-    fn tx_reserve(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
+    #[cold]
+    fn reserve_slowly(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
         for last in [false, true] {
             let (Some(live), None) = (&mut self.live, self.fault) else {
                 break;
             };
-            let len = live.tx.check_length(len, &self.capabilities)?;
+            live.tx.check_length(len, &self.capabilities)?;
             if let Some(frame) = live.tx.reserve(len) {
+                return Ok(frame);
+            }
+            // A short frame has pages of its own only when no section comes back.
+            if (last || !live.tx.is_short(len))
+                && let Some(frame) = live.tx.reserve_long(len)
+            {
                 return Ok(frame);
             }
             if last {
@@ -438,7 +485,8 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
         Err(ReserveError::Failed(fault))
     }
 
-    fn send(&mut self, frame: TxFrame) -> Result<(), (SendError, TxFrame)> {
+    #[inline(never)]
+    fn send_slowly(&mut self, frame: TxFrame) -> Result<(), (SendError, TxFrame)> {
         let mut frame = frame;
         for last in [false, true] {
             let (Some(live), None) = (&mut self.live, self.fault) else {
@@ -447,9 +495,7 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
             let len = frame.len() as u64;
             match live.tx.send(&mut live.channel, &self.capabilities, frame) {
                 Ok(()) => {
-                    let stats = &mut live.stats;
-                    stats.tx_frames = stats.tx_frames.wrapping_add(1);
-                    stats.tx_bytes = stats.tx_bytes.wrapping_add(len);
+                    live.count_sent(len);
                     return Ok(());
                 }
                 Err((SendError::Full, back)) if !last => {
@@ -465,6 +511,46 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
         }
         let fault = self.fault.unwrap_or(HostFault::Withdrawn);
         Err((SendError::Failed(fault), frame))
+    }
+}
+
+impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    #[inline(always)]
+    fn rx(&mut self) -> Result<Option<RxFrame>, HostFault> {
+        if let (Some(live), None) = (&mut self.live, self.fault)
+            && let Some(frame) = live.next_plain()
+        {
+            return Ok(Some(frame));
+        }
+        self.poll()
+    }
+
+    #[inline(always)]
+    fn tx_reserve(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
+        if let (Some(live), None) = (&mut self.live, self.fault)
+            && let Some(frame) = live.tx.reserve(len)
+        {
+            return Ok(frame);
+        }
+        self.reserve_slowly(len)
+    }
+
+    #[inline(always)]
+    fn send(&mut self, frame: TxFrame) -> Result<(), (SendError, TxFrame)> {
+        let (Some(live), None) = (&mut self.live, self.fault) else {
+            return self.send_slowly(frame);
+        };
+        match live.tx.send_plain(&mut live.channel, frame) {
+            Ok(len) => {
+                live.count_sent(len.into());
+                Ok(())
+            }
+            Err(frame) => self.send_slowly(frame),
+        }
     }
 
     fn publish(&mut self) {

@@ -212,27 +212,21 @@ pub enum Message {
 /// [`HostFault`] when they are not.
 #[inline(always)]
 pub fn find(buffer: Span<'_>, offset: u32, len: u32) -> Result<Message, HostFault> {
-    let end = u64::from(offset).wrapping_add(len.into());
-    if end > buffer.len() as u64 || len < 8 {
-        return Err(HostFault::Length);
-    }
+    let range = buffer.part(offset as usize, len as usize)?;
     // The fixed part and four bytes more; a frame is longer than those.
-    if len < 48 {
-        let kind = buffer.read::<u32>(offset as usize)?;
-        return if kind == kind::PACKET {
-            Err(HostFault::Malformed)
-        } else {
-            Ok(Message::Control)
-        };
-    }
-    let [head, data, _, info, info_length, _] = buffer.read::<[u64; 6]>(offset as usize)?;
+    let Ok([head, data, _, info, info_length, _]) = range.read_anywhere::<6>(0) else {
+        return short(range);
+    };
     if head as u32 != kind::PACKET {
         return Ok(Message::Control);
     }
     let length = head >> 32;
     let (data_offset, data_length) = (u64::from(data as u32), data >> 32);
     let data_end = data_offset.wrapping_add(data_length).wrapping_add(8);
-    if length > len.into() || data_end > length {
+    let info_length = u64::from(info_length as u32);
+    let info_offset = (info >> 32).wrapping_add(8);
+    let info_end = info_offset.wrapping_add(info_length);
+    if length > len.into() || data_end > length || (info_length != 0 && info_end > length) {
         return Err(HostFault::Length);
     }
     let mut found = Found {
@@ -241,49 +235,67 @@ pub fn find(buffer: Span<'_>, offset: u32, len: u32) -> Result<Message, HostFaul
         len: data_length as u32,
         meta: RxMeta::default(),
     };
-    let info_length = u64::from(info_length as u32);
     if info_length != 0 {
-        let info_offset = (info >> 32).wrapping_add(8);
-        if info_offset.wrapping_add(info_length) > length {
-            return Err(HostFault::Length);
-        }
-        let at = offset.wrapping_add(info_offset as u32);
-        found.meta = pieces(buffer, at, info_length as u32)?;
+        pieces(
+            range,
+            info_offset as usize,
+            info_end as usize,
+            &mut found.meta,
+        )?;
     }
     Ok(Message::Frame(found))
 }
 
-/// Walks over the per-packet information.
-#[inline]
-fn pieces(buffer: Span<'_>, at: u32, len: u32) -> Result<RxMeta, HostFault> {
-    let mut meta = RxMeta::default();
-    let (mut at, mut left) = (at, len);
+/// What a range holds that is too short for a frame.
+#[cold]
+fn short(range: Span<'_>) -> Result<Message, HostFault> {
+    let kind: u32 = range.read(0).map_err(|_| HostFault::Length)?;
+    if range.len() < 8 || kind == kind::PACKET {
+        return Err(HostFault::Malformed);
+    }
+    Ok(Message::Control)
+}
+
+/// Walks over the per-packet information from `at` to `end`, which is inside the message.
+#[inline(always)]
+fn pieces(range: Span<'_>, at: usize, end: usize, meta: &mut RxMeta) -> Result<(), HostFault> {
+    let mut at = at;
     for _ in 0..MOST_PIECES {
-        if left == 0 {
-            return Ok(meta);
+        if at == end {
+            return Ok(());
         }
-        if left < 12 {
-            return Err(HostFault::Malformed);
-        }
-        let [size, kind, offset] = buffer.read::<[u32; 3]>(at as usize)?;
+        // Every piece that matters has a value of four bytes, most of them right behind the header.
+        let [first, second] = range.read_anywhere::<2>(at)?;
+        let (size, kind) = (first as u32 as usize, (first >> 32) as u32);
+        let left = end.wrapping_sub(at);
         if size < 12 || size > left {
             return Err(HostFault::Malformed);
         }
         if matches!(kind, ppi::CHECKSUM | ppi::VLAN | ppi::HASH) {
-            if offset < 12 || offset > size.wrapping_sub(4) {
-                return Err(HostFault::Malformed);
-            }
-            let value = buffer.read::<u32>(at.wrapping_add(offset) as usize)?;
-            apply(&mut meta, kind, value);
+            let offset = second as u32 as usize;
+            let value = if offset == 12 && size >= 16 {
+                (second >> 32) as u32
+            } else {
+                value(range, at, size, offset)?
+            };
+            apply(meta, kind, value);
         }
         at = at.wrapping_add(size);
-        left = left.wrapping_sub(size);
     }
-    if left == 0 {
-        Ok(meta)
+    if at == end {
+        Ok(())
     } else {
         Err(HostFault::Malformed)
     }
+}
+
+/// The value of a piece that does not lie where it usually does.
+#[cold]
+fn value(range: Span<'_>, at: usize, size: usize, offset: usize) -> Result<u32, HostFault> {
+    if offset < 12 || offset > size.wrapping_sub(4) {
+        return Err(HostFault::Malformed);
+    }
+    Ok(range.read::<u32>(at.wrapping_add(offset))?)
 }
 
 #[inline(always)]

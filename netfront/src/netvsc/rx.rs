@@ -108,6 +108,21 @@ impl<P: Platform> Receive<P> {
         self.capacity.saturating_sub(self.waiting) >= RANGES
     }
 
+    /// The frame in the one range of a packet, if all about it is as usual. `None` says nothing.
+    #[inline(always)]
+    pub(super) fn frame_of(&mut self, id: u64, offset: u32, len: u32) -> Option<RxFrame> {
+        let Ok(Message::Frame(found)) = rndis::find(self.tickets.span(), offset, len) else {
+            return None;
+        };
+        const SHORTEST: u32 = crate::ETHERNET_HEADER as u32;
+        if found.len.wrapping_sub(SHORTEST) > self.longest.wrapping_sub(SHORTEST) {
+            return None;
+        }
+        let section = self.tickets.take(id, found.offset, found.len)?;
+        self.since = self.since.wrapping_add(1);
+        Some(RxFrame::new(Body::Section(section), found.meta))
+    }
+
     /// Takes the one range of a packet: what it holds, `None` when every ticket is out.
     #[inline(always)]
     pub(super) fn take(
@@ -259,18 +274,20 @@ impl<P: Platform> Receive<P> {
         const DONE: [u64; 1] =
             [kind::SEND_RNDIS_PACKET_COMPLETE as u64 | (nvsp::SUCCESS as u64) << 32];
         self.since = 0;
-        while let Some((_, id)) = self.tickets.settled() {
-            if !channel.send_completion(id, &DONE) {
-                match channel.send(Outgoing::completion(id, &DONE)) {
-                    Ok(()) => {}
-                    // The rest goes when there is room; the host signals then.
-                    Err(SendError::Full) => return Ok(()),
-                    Err(SendError::Fault(fault)) => return Err(fault),
-                    Err(_) => return Err(HostFault::RingIndex),
-                }
+        let mut result = Ok(());
+        self.tickets.settle(|id| {
+            if channel.send_completion(id, &DONE) {
+                return true;
             }
-            self.tickets.forget();
-        }
-        Ok(())
+            match channel.send(Outgoing::completion(id, &DONE)) {
+                Ok(()) => return true,
+                // The rest goes when there is room; the host signals then.
+                Err(SendError::Full) => {}
+                Err(SendError::Fault(fault)) => result = Err(fault),
+                Err(_) => result = Err(HostFault::RingIndex),
+            }
+            false
+        });
+        result
     }
 }

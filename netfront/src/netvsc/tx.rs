@@ -14,8 +14,7 @@ use super::rndis;
 use crate::capabilities::Capabilities;
 use crate::frame::{Body, TxFrame};
 use crate::net::{ReserveError, SendError};
-use crate::offload::TxMeta;
-use hypercall::shm::{Buf, Pool, Section, Span, Tickets};
+use hypercall::shm::{Buf, PAGE_SIZE, Pool, Section, Span, Tickets};
 use hypercall::{Gate, HostFault, Platform};
 use vmbus::{Channel, Outgoing};
 
@@ -53,7 +52,9 @@ pub(super) struct Transmit<P: Platform> {
     /// Whether messages are as long as from NVSP 6.1 on.
     pub(super) long_messages: bool,
     /// Bytes of the longest frame as it is, without a tag in it.
-    pub(super) longest: u32,
+    longest: u32,
+    /// Bytes of the longest frame that a section holds, and that there may be.
+    short: usize,
 }
 
 impl<P: Platform> Transmit<P> {
@@ -69,6 +70,7 @@ impl<P: Platform> Transmit<P> {
             in_flight: 0,
             long_messages,
             longest: 0,
+            short: 0,
         }
     }
 
@@ -77,27 +79,38 @@ impl<P: Platform> Transmit<P> {
         self.pool
     }
 
-    /// Room for a frame, if there is any now.
+    /// Room for a frame in a section, if there is any now.
     #[inline(always)]
-    pub(super) fn reserve(&mut self, len: u32) -> Option<TxFrame> {
-        let total = len.wrapping_add(HEADROOM.into());
-        if total <= self.section_size
-            && let Some(tickets) = &mut self.tickets
-        {
-            let (first, size) = (self.first_section, self.section_size);
-            // Every section is inside the buffer, or none is reserved.
-            let place = |index: u16| first.wrapping_add(index.into()).wrapping_mul(size);
-            if let Some(section) = tickets.reserve(total, place) {
-                return TxFrame::new(Body::Section(section), HEADROOM);
-            }
+    pub(super) fn reserve(&mut self, len: usize) -> Option<TxFrame> {
+        if len > self.short {
+            return None;
         }
-        self.reserve_long(total)
+        let tickets = self.tickets.as_mut()?;
+        let total = (len as u32).wrapping_add(HEADROOM.into());
+        let (first, size) = (self.first_section, self.section_size);
+        // Every section is inside the buffer, or none is reserved.
+        let place = |index: u16| first.wrapping_add(index.into()).wrapping_mul(size);
+        let section = tickets.reserve(total, place)?;
+        TxFrame::new(Body::Section(section), HEADROOM)
     }
 
-    #[inline(never)]
-    fn reserve_long(&mut self, total: u32) -> Option<TxFrame> {
-        let buf = self.pool.alloc(total as usize)?;
+    /// Whether a frame of `len` bytes may lie in a section.
+    pub(super) fn is_short(&self, len: usize) -> bool {
+        self.tickets.is_some() && len <= self.short
+    }
+
+    /// Room for a frame in pages of its own.
+    pub(super) fn reserve_long(&mut self, len: usize) -> Option<TxFrame> {
+        let buf = self.pool.alloc(len.saturating_add(HEADROOM.into()))?;
         TxFrame::new(Body::Buf(buf), HEADROOM)
+    }
+
+    /// Takes over how long frames may be: the largest packet, and the longest segment to be cut.
+    pub(super) fn set_lengths(&mut self, mtu: u16, most: u32) {
+        self.longest = super::longest(mtu);
+        let room = self.section_size.saturating_sub(HEADROOM.into());
+        let all = self.longest.saturating_add(4).max(most);
+        self.short = room.min(all) as usize;
     }
 
     /// Whether a frame of `len` bytes could ever be had.
@@ -105,43 +118,83 @@ impl<P: Platform> Transmit<P> {
         &self,
         len: usize,
         capabilities: &Capabilities,
-    ) -> Result<u32, ReserveError> {
+    ) -> Result<(), ReserveError> {
         let longest = self.longest.wrapping_add(4).max(capabilities.max_segmented);
-        let len = u32::try_from(len).map_err(|_| ReserveError::TooLong)?;
         let total = len.saturating_add(HEADROOM.into());
-        let room = (self.pool.pages() as u64) << 12;
-        if len > longest || (total > self.section_size && u64::from(total) > room) {
+        let room = self.pool.pages().saturating_mul(PAGE_SIZE);
+        if len > longest as usize || (!self.is_short(len) && total > room) {
             return Err(ReserveError::TooLong);
         }
+        Ok(())
+    }
+
+    /// Puts a frame into the ring that is as most are: short, whole, and in a section. Returns its
+    /// length.
+    ///
+    /// # Errors
+    /// The frame, to be sent by [`send`](Self::send): nothing was done.
+    #[inline(always)]
+    pub(super) fn send_plain<G: Gate>(
+        &mut self,
+        channel: &mut Channel<'_, '_, P, G>,
+        frame: TxFrame,
+    ) -> Result<u32, TxFrame> {
+        let meta = &frame.meta;
+        let plain = meta.checksum.is_none() && meta.segmentation.is_none() && meta.vlan.is_none();
+        let len = frame.len() as u32;
+        const SHORTEST: u32 = crate::ETHERNET_HEADER as u32;
+        let in_bounds = len.wrapping_sub(SHORTEST) <= self.longest.wrapping_sub(SHORTEST);
+        let Body::Section(section) = frame.body() else {
+            return Err(frame);
+        };
+        let Some(number) = self.number(section) else {
+            return Err(frame);
+        };
+        if !plain || !in_bounds || frame.headroom() != HEADROOM {
+            return Err(frame);
+        }
+        if section.span().write(0, &header(len)).is_err() {
+            return Err(frame);
+        }
+        let id = self.next_id(number.wrapping_sub(self.first_section));
+        let bytes = u64::from(len).wrapping_add(HEADROOM.into());
+        let message = [SEND_DATA, u64::from(number) | bytes << 32, 0, 0, 0];
+        let [a, b, c, d, _] = message;
+        let sent = if self.long_messages {
+            channel.send_request(id, &message)
+        } else {
+            channel.send_request(id, &[a, b, c, d])
+        };
+        if !sent {
+            return Err(frame);
+        }
+        self.sent(frame, id);
         Ok(len)
     }
 
-    /// Puts a frame into the ring.
+    /// Keeps a frame in a section of this queue's until the host is done with it.
     #[inline(always)]
+    fn sent(&mut self, frame: TxFrame, id: u64) {
+        let (body, _) = frame.into_parts();
+        if let Body::Section(section) = body
+            && let Some(tickets) = &mut self.tickets
+        {
+            // It is one of these: `number` said so.
+            let _ = tickets.hold(section, id);
+        }
+        self.in_flight = self.in_flight.wrapping_add(1);
+    }
+
+    /// Puts a frame into the ring.
+    #[inline(never)]
     pub(super) fn send<G: Gate>(
         &mut self,
         channel: &mut Channel<'_, '_, P, G>,
         capabilities: &Capabilities,
         frame: TxFrame,
     ) -> Result<(), (SendError, TxFrame)> {
-        let len = frame.len();
         if frame.headroom() != HEADROOM {
             return Err((SendError::OtherQueue, frame));
-        }
-        // Most frames are short, whole, and lie in a section.
-        if let Body::Section(section) = frame.body()
-            && frame.meta == TxMeta::default()
-            && len >= crate::ETHERNET_HEADER
-            && len <= self.longest as usize
-        {
-            let Some(number) = self.number(section) else {
-                return Err((SendError::OtherQueue, frame));
-            };
-            let header = header(len as u32);
-            if section.span().write(0, &header).is_err() {
-                return Err((SendError::BadLength, frame));
-            }
-            return self.send_section(channel, number, frame, None);
         }
         self.send_any(channel, capabilities, frame)
     }
@@ -154,7 +207,6 @@ impl<P: Platform> Transmit<P> {
         (number.wrapping_mul(self.section_size) == section.offset()).then_some(number)
     }
 
-    #[inline(always)]
     fn send_section<G: Gate>(
         &mut self,
         channel: &mut Channel<'_, '_, P, G>,
@@ -165,29 +217,15 @@ impl<P: Platform> Transmit<P> {
         let id = self.next_id(number.wrapping_sub(self.first_section));
         let bytes = frame.body().len() as u64;
         let message = [SEND_DATA, u64::from(number) | bytes << 32, 0, 0, 0];
-        let [a, b, c, d, _] = message;
-        let sent = if self.long_messages {
-            channel.send_request(id, &message)
-        } else {
-            channel.send_request(id, &[a, b, c, d])
-        };
-        if !sent && let Err(why) = self.send_slowly(channel, id, &message) {
+        if let Err(why) = self.put(channel, id, &message) {
             return Err((why, frame));
         }
         edit(frame.body(), cut);
-        let (body, _) = frame.into_parts();
-        if let Body::Section(section) = body
-            && let Some(tickets) = &mut self.tickets
-        {
-            // It is one of these: `number` said so.
-            let _ = tickets.hold(section, id);
-        }
-        self.in_flight = self.in_flight.wrapping_add(1);
+        self.sent(frame, id);
         Ok(())
     }
 
-    #[cold]
-    fn send_slowly<G: Gate>(
+    fn put<G: Gate>(
         &self,
         channel: &mut Channel<'_, '_, P, G>,
         id: u64,
@@ -209,7 +247,6 @@ impl<P: Platform> Transmit<P> {
         u64::from(self.generation) << 32 | u64::from(place.wrapping_add(1))
     }
 
-    #[inline(never)]
     fn send_any<G: Gate>(
         &mut self,
         channel: &mut Channel<'_, '_, P, G>,

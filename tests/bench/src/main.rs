@@ -11,7 +11,7 @@
 //! order, and into which it puts what comes back. `count` tells drivers from hosts, `hosts` brings
 //! the simulated ones up, `block` has our drivers of disks and `virtio` the yardstick.
 //!
-//! For networks WHICH is `netif-tx` or `netif-rx` (frames of 64 bytes; with `-1514` full ones, with
+//! For networks WHICH is `netif-tx` or `netif-rx`, `netvsc-tx` or `netvsc-rx` (frames of 64 bytes; with `-1514` full ones, with
 //! `-tso` TCP segments of 64 KiB), and a request is a frame sent, or received and dropped; the
 //! yardstick is `virtio-net-tx` and `virtio-net-rx`.
 
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         "virtio" => depth.min(5),
         "virtio-indirect" => depth.min(16),
         // What the rings hold.
-        "netif-tx-tso" | "netif-rx-tso" => depth.min(12),
+        "netif-tx-tso" | "netif-rx-tso" | "netvsc-tx-tso" => depth.min(12),
         _ => depth,
     };
     let measure = match which {
@@ -89,6 +89,11 @@ fn main() -> ExitCode {
         "netif-rx" => net::netif_rx(Size::Small, depth, batches),
         "netif-rx-1514" => net::netif_rx(Size::Full, depth, batches),
         "netif-rx-tso" => net::netif_rx(Size::Segment, depth, batches),
+        "netvsc-tx" => net::netvsc_tx(Size::Small, depth, batches),
+        "netvsc-tx-1514" => net::netvsc_tx(Size::Full, depth, batches),
+        "netvsc-tx-tso" => net::netvsc_tx(Size::Segment, depth, batches),
+        "netvsc-rx" => net::netvsc_rx(Size::Small, depth, batches),
+        "netvsc-rx-1514" => net::netvsc_rx(Size::Full, depth, batches),
         "virtio-net-tx" => virtio_net::tx(depth, batches),
         "virtio-net-rx" => virtio_net::rx(depth, batches),
         _ => return usage(),
@@ -110,6 +115,7 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     eprintln!(
         "usage: pv-bench blkif|storvsc|virtio|virtio-indirect|netif-(tx|rx)[-1514|-tso]|\
+         netvsc-(tx|rx)[-1514]|netvsc-tx-tso|\
          virtio-net-(tx|rx) DEPTH(1-32) BATCHES"
     );
     ExitCode::FAILURE

@@ -1,12 +1,15 @@
 //! Our own network drivers.
 
 use crate::count::{outside, timed};
-use crate::hosts::{Machine, OnXen, Quiet, on_xen};
+use crate::hosts::{Machine, OnHyperV, OnXen, Quiet, on_hyperv, on_xen};
 use crate::{Counted, Measure};
 use netfront::netif::{Netif, Queue};
-use netfront::{Config, Ip, NetQueue, Protocol, Segmentation, Transport, TxFrame};
+use netfront::netvsc::{self, Netvsc};
+use netfront::{Capabilities, Config, Ip, NetQueue, Protocol, Segmentation, Transport, TxFrame};
+use pv_tests::hyperv::netvsp::{Netvsp, NetvspConfig};
 use pv_tests::net::samples::Flow;
 use pv_tests::net::{Cable, Frame, Port, cable};
+use pv_tests::sim_hyperv::{self, SimHyperV};
 use pv_tests::sim_xen::{self, SimXen};
 use pv_tests::xen::vif::VifSpec;
 
@@ -17,17 +20,19 @@ pub enum Size {
     Small,
     /// 1514 bytes: what an Ethernet packet holds.
     Full,
-    /// A TCP segment of 65,535 bytes, to be cut by the host or joined by it.
+    /// A TCP segment as long as the host takes, 65,535 bytes at most, to be cut by the host or joined by it.
     Segment,
 }
 
 impl Size {
-    fn frame(self) -> Frame {
-        let flow = Flow::tcp4();
+    fn frame(self, can: &Capabilities) -> Frame {
+        let mut flow = Flow::tcp4();
+        flow.to = can.mac.0;
+        let longest = 65_535.min(can.max_segmented as usize);
         match self {
             Self::Small => flow.frame(&[7; 10]),
             Self::Full => flow.frame(&[7; 1460]),
-            Self::Segment => flow.long(&vec![7; 65_535 - flow.headers()], 1448),
+            Self::Segment => flow.long(&vec![7; longest - flow.headers()], 1448),
         }
     }
 }
@@ -62,6 +67,43 @@ fn netif(job: impl FnOnce(&OnXen, &mut XenQueue<'_>, &mut Cable) -> Measure) -> 
     )
 }
 
+/// Hyper-V's network interface, frames sent.
+pub fn netvsc_tx(size: Size, depth: usize, batches: u64) -> Measure {
+    netvsc(|machine, queue, line| match size {
+        Size::Segment => sends(machine, queue, line, size, depth, batches, ask),
+        _ => sends(machine, queue, line, size, depth, batches, |_| {}),
+    })
+}
+
+/// Hyper-V's network interface, frames received and dropped again.
+pub fn netvsc_rx(size: Size, depth: usize, batches: u64) -> Measure {
+    netvsc(|machine, queue, line| receives(machine, queue, line, size, depth, batches))
+}
+
+fn netvsc(job: impl FnOnce(&OnHyperV, &mut HyperVQueue<'_>, &mut Cable) -> Measure) -> Measure {
+    let (mut far, near) = cable();
+    let host = NetvspConfig {
+        // One packet for each frame: many in one cost the driver less.
+        batch: 1,
+        ..NetvspConfig::default()
+    };
+    let adapter = Box::new(Netvsp::new(host, Box::new(near)));
+    on_hyperv(
+        |sim| {
+            sim.host().bus.add(adapter);
+        },
+        |machine, bus, offer| {
+            let mut config = Config::default();
+            (config.rx_pages, config.tx_pages) = (256, 500);
+            let mut netvsc = Netvsc::connect(bus, offer, config).expect("an interface");
+            let queue = netvsc.queues().first_mut().expect("a queue");
+            job(machine, queue, &mut far)
+        },
+    )
+}
+
+type HyperVQueue<'b> = netvsc::Queue<'b, 'static, sim_hyperv::Platform, Quiet<SimHyperV>>;
+
 type XenQueue<'b> = Queue<'b, 'static, sim_xen::Platform, Quiet<SimXen>>;
 
 /// Has the host cut it and fill the checksums in.
@@ -86,7 +128,7 @@ fn sends<Q: NetQueue>(
     batches: u64,
     ask: impl Fn(&mut TxFrame),
 ) -> Measure {
-    let bytes = size.frame().bytes;
+    let bytes = size.frame(queue.capabilities()).bytes;
     let len = bytes.len();
     prepare(queue, &bytes);
     run(machine, queue, depth, batches, |queue| {
@@ -124,7 +166,7 @@ fn receives<Q: NetQueue>(
     depth: usize,
     batches: u64,
 ) -> Measure {
-    let frame = size.frame();
+    let frame = size.frame(queue.capabilities());
     run(machine, queue, depth, batches, |queue| {
         outside(|| {
             (0..depth).for_each(|_| line.send(frame.clone()));

@@ -208,3 +208,21 @@ fn a_host_writes_while_the_guest_reads() {
         }
     });
 }
+
+#[test]
+fn words_are_read_wherever_they_start() {
+    let platform = platform(2);
+    let pages = Pages::alloc(&platform, 1).unwrap();
+    let span = pages.span();
+    for i in 0..64 {
+        span.store_u8(i, i as u8).unwrap();
+    }
+    for offset in 0..8u8 {
+        let word = |from: u8| u64::from_ne_bytes(core::array::from_fn(|i| from + i as u8));
+        let at = usize::from(offset);
+        assert_eq!(span.read_anywhere(at), Ok([word(offset), word(offset + 8)]));
+    }
+    assert!(span.read_anywhere::<2>(4080).is_ok());
+    assert!(span.read_anywhere::<2>(4081).is_err());
+    assert!(span.read_anywhere::<1>(usize::MAX).is_err());
+}

@@ -1,9 +1,20 @@
 use super::*;
 use crate::shm::{Section, Sections, Tickets};
+use std::vec;
 use std::vec::Vec;
 
 fn sections(platform: &Platform, pages: usize, blocks: u16) -> Sections<Platform> {
     Sections::new(lent(platform, pages, None), blocks).unwrap()
+}
+
+/// The notes of tickets that are settled.
+fn settled(tickets: &mut Tickets) -> Vec<u64> {
+    let mut notes = Vec::new();
+    tickets.settle(|note| {
+        notes.push(note);
+        true
+    });
+    notes
 }
 
 fn any(tickets: &mut Tickets) -> Option<Section> {
@@ -21,22 +32,22 @@ fn a_ticket_settles_when_its_last_section_is_dropped() {
     assert!(tickets.open(many, 50, 100).is_none());
     let other = tickets.take(9, 4096, 60).unwrap();
     assert_eq!(tickets.out(), 2);
-    assert_eq!(tickets.settled(), None);
+    assert_eq!(settled(&mut tickets), []);
     drop(first);
-    assert_eq!(tickets.settled(), None);
+    assert_eq!(settled(&mut tickets), []);
     drop(other);
-    let one = tickets.settled().unwrap();
-    assert_eq!(one.1, 9);
-    assert_eq!(tickets.settled(), Some(one));
-    tickets.forget();
-    assert_eq!(tickets.settled(), None);
+    // Whoever cannot use a note now is told of it again.
+    let mut told = Vec::new();
+    tickets.settle(|note| {
+        told.push(note);
+        false
+    });
+    assert_eq!((told, settled(&mut tickets)), (vec![9], vec![9]));
+    assert_eq!(settled(&mut tickets), []);
     drop(second);
-    assert_eq!(tickets.settled(), Some((many, 7)));
-    tickets.forget();
-    assert_eq!(
-        (tickets.settled(), tickets.out(), tickets.noted()),
-        (None, 0, 0)
-    );
+    assert_eq!(settled(&mut tickets), [7]);
+    assert_eq!(settled(&mut tickets), []);
+    assert_eq!((tickets.out(), tickets.noted()), (0, 0));
 }
 
 #[test]
@@ -47,9 +58,17 @@ fn a_ticket_with_a_note_is_not_used_again() {
     drop(tickets.take(1, 0, 8).unwrap());
     drop(tickets.take(2, 0, 8).unwrap());
     assert!(tickets.take(3, 0, 8).is_none());
-    assert_eq!(tickets.settled().unwrap().1, 1);
-    tickets.forget();
-    assert!(tickets.take(3, 0, 8).is_some());
+    let mut told = 0;
+    tickets.settle(|note| {
+        told += 1;
+        note == 1
+    });
+    assert_eq!(told, 2);
+    let third = tickets.take(3, 0, 8).unwrap();
+    assert!(tickets.take(4, 0, 8).is_none());
+    assert_eq!(settled(&mut tickets), [2]);
+    drop(third);
+    assert_eq!(settled(&mut tickets), [3]);
 }
 
 #[test]
@@ -191,8 +210,7 @@ fn threads_may_drop_what_another_opened() {
         let thread = std::thread::spawn(move || drop(other));
         drop(last);
         thread.join().unwrap();
-        assert_eq!(tickets.settled(), Some((many, round)));
-        tickets.forget();
+        assert_eq!(settled(&mut tickets), [round]);
     }
     // The owner, too, may move, and be the last to go.
     let section = any(&mut tickets).unwrap();
