@@ -35,3 +35,6 @@ pub use netfront::{self, Net, NetQueue};
 
 #[doc = include_str!("../docs/first-disk.md")]
 pub mod first_disk {}
+
+#[doc = include_str!("../docs/first-nic.md")]
+pub mod first_nic {}
