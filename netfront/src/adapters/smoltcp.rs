@@ -1,4 +1,4 @@
-//! [`smoltcp`]'s [`phy::Device`](phy::Device) over a queue.
+//! [`smoltcp`]'s [`phy::Device`] over a queue.
 //!
 //! ```text
 //! let mut device = Device::new(queue, vec![0; MAX_FRAME], vec![0; MAX_FRAME]);
