@@ -1,5 +1,5 @@
-//! A Hyper-V host as its guest sees it: SynIC, VMBus, storvsp and disks, in one thread and in
-//! simulated time, one host action at a time.
+//! A Hyper-V host as its guest sees it: SynIC, VMBus, storvsp with disks and netvsp with a line, in
+//! one thread and in simulated time, one host action at a time.
 //!
 //! Start at [`machine::HyperVHost`]. It shares no ring code, wire structure or check with the
 //! drivers. Whatever a guest does against the protocol is refused as a real host would refuse it and

@@ -44,6 +44,20 @@ fn frames_go_out_in_sections_and_in_pages() {
 }
 
 #[test]
+fn a_frame_may_begin_in_a_section_and_go_on_in_pages() {
+    let mut guest = NetGuest::ready(V6_1, defaults);
+    let frame = broadcast(1200, 4);
+    let packet = rndis_packet(&[], &frame);
+    for at in [44, 45, 300] {
+        assert_eq!(guest.send_split(3, &packet, at), Some(1));
+        assert_eq!(guest.line.receive(), Some(Frame::new(frame.clone())));
+    }
+    assert_eq!(guest.violations(), [""; 0]);
+    assert_eq!(guest.send_split(3, &packet, 43), Some(2));
+    assert_eq!(guest.violations().len(), 1);
+}
+
+#[test]
 fn a_header_split_over_two_ranges_is_refused() {
     let mut guest = NetGuest::ready(V6_1, defaults);
     let packet = rndis_packet(&[], &broadcast(100, 1));

@@ -210,6 +210,19 @@ impl NetGuest {
         Some(answer[1])
     }
 
+    /// Sends the start of an RNDIS packet in a section and the rest in a page of its own, as Linux
+    /// does; its status.
+    pub fn send_split(&mut self, section: u32, message: &[u8], at: usize) -> Option<u32> {
+        let (first, rest) = message.split_at(at);
+        let place = (SEND_PAGE << 12) + u64::from(section) * 6144;
+        self.memory().write(place, first).unwrap();
+        self.memory().write(MESSAGE_PAGE << 12, rest).unwrap();
+        let between = [1 << 32, rest.len() as u64, MESSAGE_PAGE];
+        let answer = self.nvsp_at(0, &[107, 0, section, first.len() as u32], &between)?;
+        assert_eq!(answer[0], 108);
+        Some(answer[1])
+    }
+
     /// Sends a control message and takes the answer.
     pub fn control(&mut self, message: &[u8]) -> Vec<u8> {
         assert_eq!(self.send_ranges(1, message, &[message.len()]), Some(1));
