@@ -412,6 +412,16 @@ impl Header {
         unsafe { self.meta.add(usize::from(page)).as_ref() }
     }
 
+    /// Where the record of the first of so many pages is: a place from which theirs are reached,
+    /// as they are not from a reference to one of them.
+    ///
+    /// # Safety
+    /// The page exists.
+    pub(super) unsafe fn records(&self, first: u16) -> NonNull<Meta> {
+        // SAFETY: the caller's promise: the record is one of the pool's.
+        unsafe { self.meta.add(usize::from(first)) }
+    }
+
     /// # Safety
     /// The page belongs to the caller's buffer, so it is below `count`.
     #[inline]

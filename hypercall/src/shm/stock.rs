@@ -148,7 +148,7 @@ impl Stock {
             header.add_counts(pages.count_ones() as usize);
             self.pages = pages;
             // SAFETY: the first page of a word of the pool's bits, which exists.
-            self.base = Some(unsafe { header.meta(base) }.into());
+            self.base = Some(unsafe { header.records(base) });
         }
     }
 }
