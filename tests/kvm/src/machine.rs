@@ -13,10 +13,13 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use pv_tests::hyperv::abi::status;
 use pv_tests::hyperv::counters::Counters;
+use pv_tests::hyperv::netvsp::Netvsp;
 use pv_tests::hyperv::storvsp::Storvsp;
 use pv_tests::hyperv::vmbus_server::{DeviceId, VmbusServer};
 use pv_tests::memory::GuestMemory;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -51,10 +54,23 @@ pub enum Ending {
 /// Why the processor's thread was brought out of the guest.
 #[derive(Debug, Default)]
 pub struct Kick {
-    /// The guest ended a message; cleared when that has been seen.
-    pub message_ended: AtomicBool,
+    /// The guest ended a message, a frame came or an order was given; cleared when that has been seen.
+    pub news: AtomicBool,
     /// The time is up.
     pub stop: AtomicBool,
+    /// What is to happen to the NIC.
+    pub orders: Mutex<VecDeque<Order>>,
+}
+
+/// What is to happen to the NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Its line is down; a guest that knows stops sending.
+    Disconnect,
+    /// It is rescinded; what the guest sends from now on is never answered.
+    Unplug,
+    /// It is offered again with its line up, as soon as the guest has let go of it.
+    Plug,
 }
 
 /// Taking the disks away under load: after so many commands the controller stalls, and when the guest
@@ -80,6 +96,9 @@ pub struct Bus {
     scsi: DeviceId,
     /// When and how the controller is taken away.
     removal: Option<Removal>,
+    nic: Option<DeviceId>,
+    /// The NIC is to be offered again.
+    returns: bool,
 }
 
 /// A machine ready to run.
@@ -99,14 +118,15 @@ fn named<T, E: std::fmt::Display>(result: Result<T, E>, what: &str) -> Result<T,
 }
 
 impl Machine {
-    /// Builds the machine; with it comes the event that fires when the guest ends a message.
+    /// Builds the machine. `news` will fire when the guest ends a message.
     pub fn new(
         memory: Memory,
         entry: Entry,
         bus: Bus,
         looks: Looks,
+        news: &EventFd,
         trace: bool,
-    ) -> Result<(Self, EventFd), String> {
+    ) -> Result<Self, String> {
         let kvm = named(Kvm::new(), "/dev/kvm")?;
         if !kvm.check_extension(Cap::HypervSynic2) {
             return Err("this KVM has no Hyper-V SynIC".into());
@@ -148,24 +168,21 @@ impl Machine {
             ..Default::default()
         };
         named(vcpu.enable_cap(&synic_on), "KVM_CAP_HYPERV_SYNIC2")?;
-        let (synic, message_ended) = synic::connect(&vm)?;
+        let synic = synic::connect(&vm, news)?;
         let mut sregs = named(vcpu.get_sregs(), "KVM_GET_SREGS")?;
         boot::system_registers(&mut sregs);
         named(vcpu.set_sregs(&sregs), "KVM_SET_SREGS")?;
         named(vcpu.set_regs(&boot::registers(entry)), "KVM_SET_REGS")?;
         let ports = Ports::new(SerialInterrupt(com1));
-        Ok((
-            Machine {
-                trace,
-                vcpu,
-                _vm: vm,
-                memory,
-                ports,
-                synic,
-                bus,
-            },
-            message_ended,
-        ))
+        Ok(Machine {
+            trace,
+            vcpu,
+            _vm: vm,
+            memory,
+            ports,
+            synic,
+            bus,
+        })
     }
 
     /// Runs until the machine ends. Whoever changes `kick` sends the thread a signal.
@@ -211,8 +228,11 @@ impl Machine {
         if kick.stop.load(Ordering::Acquire) {
             return Ok(Some(Ending::OutOfTime));
         }
-        if kick.message_ended.swap(false, Ordering::AcqRel) {
+        if kick.news.swap(false, Ordering::AcqRel) {
             self.synic.end_of_message();
+            let mut orders = kick.orders.lock().unwrap_or_else(PoisonError::into_inner);
+            orders.drain(..).for_each(|order| self.bus.obey(order));
+            drop(orders);
             self.pump()?;
         }
         Ok(match effect {
@@ -266,6 +286,7 @@ impl Machine {
                 self.bus.remove_when_due();
                 moved = true;
             }
+            moved |= self.bus.return_when_due();
             while let Some(message) = self.bus.server.take_message() {
                 if self.trace {
                     eprintln!("message {:?}", message.payload.first());
@@ -311,7 +332,37 @@ impl Bus {
             server,
             scsi,
             removal,
+            nic: None,
+            returns: false,
         }
+    }
+
+    /// Puts a NIC on it.
+    pub fn with_nic(mut self, nic: Netvsp) -> Self {
+        self.nic = Some(self.server.add(Box::new(nic)));
+        self
+    }
+
+    fn obey(&mut self, order: Order) {
+        let Some(nic) = self.nic else {
+            return;
+        };
+        self.returns = order == Order::Plug;
+        if order == Order::Unplug {
+            self.server.rescind(nic);
+        } else if let Some(adapter) = self.server.device_mut::<Netvsp>(nic) {
+            adapter.set_link(order == Order::Plug);
+        }
+    }
+
+    /// Offers the NIC again when that is due and possible. True: it did.
+    fn return_when_due(&mut self) -> bool {
+        let due = self.returns && self.nic.is_some_and(|nic| self.server.relid(nic).is_none());
+        if let (true, Some(nic)) = (due, self.nic) {
+            self.server.offer_again(nic);
+            self.returns = false;
+        }
+        due
     }
 
     fn remove_when_due(&mut self) {

@@ -14,24 +14,32 @@ mod machine;
 mod memory;
 mod ports;
 mod synic;
+mod tap;
 
 use clap::Parser;
 use cpuid::Looks;
-use machine::{Bus, Ending, Kick, Leaving, Machine, Removal};
+use machine::{Bus, Ending, Kick, Leaving, Machine, Order, Removal};
 use memory::Memory;
 use pv_tests::disk::{BadSectors, FileDisk};
 use pv_tests::hyperv::abi::version;
 use pv_tests::hyperv::counters::Counters;
 use pv_tests::hyperv::hostile::Misdeed;
+use pv_tests::hyperv::netvsp::{Netvsp, NetvspConfig};
 use pv_tests::hyperv::scsi::Lun;
 use pv_tests::hyperv::storvsp::{Address, Storvsp, StorvspConfig};
 use pv_tests::hyperv::vmbus_server::{ServerConfig, VmbusServer};
-use std::path::PathBuf;
+use pv_tests::net::Port;
+use pv_tests::net::gateway::Gateway;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use tap::Tap;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
@@ -66,6 +74,13 @@ struct Cli {
     /// After so many commands all disks are unplugged, with the next commands in flight
     #[arg(long, value_name = "N")]
     unplug_after: Option<u64>,
+    /// A NIC: with its line to a tap interface (tap=NAME), or to a network of this process, where a port of the
+    /// loopback leads to the guest's port 80 and the guest may reach the others (gateway=PORT,PORT)
+    #[arg(long, value_name = "tap=NAME|gateway=PORT", value_parser = Net::parse)]
+    net: Option<Net>,
+    /// Take orders for the NIC from this pipe, one a line: disconnect, unplug, plug
+    #[arg(long, value_name = "FIFO", requires = "net")]
+    orders: Option<PathBuf>,
     /// Never answer version negotiation
     #[arg(long)]
     ignore_contact: bool,
@@ -99,10 +114,57 @@ fn vmbus_version(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "not a known version".into())
 }
 
+/// Where the NIC's line leads.
+#[derive(Debug, Clone)]
+enum Net {
+    Tap(String),
+    Gateway { forwarded: u16, reachable: Vec<u16> },
+}
+
+impl Net {
+    fn parse(text: &str) -> Result<Net, String> {
+        let number = |text: &str| text.parse::<u16>().map_err(|e| format!("port {text}: {e}"));
+        match text.split_once('=') {
+            Some(("tap", name)) if !name.is_empty() => Ok(Net::Tap(name.to_owned())),
+            Some(("gateway", ports)) => {
+                let mut ports = ports.split(',').map(number);
+                Ok(Net::Gateway {
+                    forwarded: ports.next().unwrap_or(Ok(0))?,
+                    reachable: ports.collect::<Result<_, _>>()?,
+                })
+            }
+            _ => Err("a line is named as tap=NAME or gateway=PORT".into()),
+        }
+    }
+}
+
+/// A network in this process, on a thread that calls `arrived` when frames wait for the guest.
+fn gateway(
+    forwarded: u16,
+    reachable: &[u16],
+    arrived: impl Fn() + Send + 'static,
+) -> Result<Gateway, String> {
+    let gateway = Gateway::new();
+    let failed = |error| format!("port {forwarded}: {error}");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, forwarded)).map_err(failed)?;
+    gateway.forward(listener, 80).map_err(failed)?;
+    reachable.iter().for_each(|&port| gateway.allow(port));
+    let polled = gateway.clone();
+    thread::spawn(move || {
+        loop {
+            if polled.poll() {
+                arrived();
+            }
+            thread::sleep(Duration::from_micros(300));
+        }
+    });
+    Ok(gateway)
+}
+
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
-        Ok((ending, counters)) => {
-            eprintln!("{}", report(&ending, &counters));
+        Ok((ending, counters, line)) => {
+            eprintln!("{}", report(&ending, &counters, line));
             status(&ending)
         }
         Err(what) => {
@@ -156,8 +218,42 @@ fn bus(cli: &Cli) -> Result<Bus, String> {
     Ok(Bus::new(server, scsi, rescinded.or(unplugged)))
 }
 
+/// A NIC whose line takes packets of 1500 bytes.
+fn nic(line: Box<dyn Port>) -> Netvsp {
+    let config = NetvspConfig {
+        max_frame: 1514,
+        ..NetvspConfig::default()
+    };
+    Netvsp::new(config, line)
+}
+
+/// Takes orders from a pipe. It is opened for writing too, so that it does not end with who gave the first.
+fn take_orders(fifo: &Path, kick: &Kick, news: &EventFd) {
+    let file = match File::options().read(true).write(true).open(fifo) {
+        Ok(file) => file,
+        Err(error) => return eprintln!("kvm-host: {}: {error}", fifo.display()),
+    };
+    for line in BufReader::new(file).lines().map_while(Result::ok) {
+        let order = match line.as_str() {
+            "disconnect" => Order::Disconnect,
+            "unplug" => Order::Unplug,
+            "plug" => Order::Plug,
+            other => {
+                eprintln!("kvm-host: no such order: {other}");
+                continue;
+            }
+        };
+        let mut orders = kick.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.push_back(order);
+        drop(orders);
+        if news.write(1).is_err() {
+            return;
+        }
+    }
+}
+
 /// Runs the guest to its end, or for as long as it may.
-fn run(cli: &Cli) -> Result<(Ending, Counters), String> {
+fn run(cli: &Cli) -> Result<(Ending, Counters, Option<tap::Count>), String> {
     let memory = Memory::new(cli.memory << 20)?;
     let entry = boot::load(&memory, &cli.kernel, cli.initrd.as_deref(), &cli.cmdline)?;
     let looks = if cli.few_cpuid_bits {
@@ -165,7 +261,26 @@ fn run(cli: &Cli) -> Result<(Ending, Counters), String> {
     } else {
         Looks::Granted
     };
-    let (machine, message_ended) = Machine::new(memory, entry, bus(cli)?, looks, cli.trace)?;
+    let news = EventFd::new(0).map_err(|e| format!("eventfd: {e}"))?;
+    let (mut bus, mut count) = (bus(cli)?, None);
+    if let Some(net) = &cli.net {
+        let event = same_event(&news)?;
+        // A full counter means that the news is known.
+        let arrived = move || _ = event.write(1);
+        let line: Box<dyn Port> = match net {
+            Net::Tap(name) => {
+                let tap = Tap::open(name, arrived)?;
+                count = Some(tap.count());
+                Box::new(tap)
+            }
+            Net::Gateway {
+                forwarded,
+                reachable,
+            } => Box::new(gateway(*forwarded, reachable, arrived)?.port()),
+        };
+        bus = bus.with_nic(nic(line));
+    }
+    let machine = Machine::new(memory, entry, bus, looks, &news, cli.trace)?;
     register_signal_handler(SIGRTMIN(), interrupted).map_err(|e| format!("sigaction: {e}"))?;
     let kick = Arc::new(Kick::default());
     let (sender, receiver) = mpsc::channel();
@@ -174,19 +289,34 @@ fn run(cli: &Cli) -> Result<(Ending, Counters), String> {
         // If nobody listens any more, the process is on its way out.
         let _ = sender.send(machine.run(&for_processor));
     });
-    let stop = same_event(&message_ended)?;
+    let stop = same_event(&news)?;
+    if let Some(fifo) = cli.orders.clone() {
+        let (event, kick) = (same_event(&news)?, kick.clone());
+        thread::spawn(move || take_orders(&fifo, &kick, &event));
+    }
     let for_kicker = kick.clone();
-    thread::spawn(move || kicker(&message_ended, &for_kicker, &processor));
+    thread::spawn(move || kicker(&news, &for_kicker, &processor));
+    let done = |(ending, counters)| {
+        let line = count
+            .as_ref()
+            .map(|count| *count.lock().unwrap_or_else(PoisonError::into_inner));
+        (ending, counters, line)
+    };
     let limit = Duration::from_secs(cli.timeout);
     match receiver.recv_timeout(limit) {
         Err(mpsc::RecvTimeoutError::Timeout) => {}
-        ended => return ended.map_err(|_| "the processor's thread died".into()),
+        ended => {
+            return ended
+                .map(done)
+                .map_err(|_| "the processor's thread died".into());
+        }
     }
     kick.stop.store(true, Ordering::Release);
     stop.write(1).map_err(|e| format!("eventfd: {e}"))?;
     let grace = Duration::from_secs(5);
     receiver
         .recv_timeout(grace)
+        .map(done)
         .map_err(|_| "the processor cannot be stopped".into())
 }
 
@@ -197,13 +327,13 @@ fn same_event(event: &EventFd) -> Result<EventFd, String> {
 /// Only makes KVM_RUN return.
 extern "C" fn interrupted(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
-/// Brings the processor's thread out of the guest each time the guest has ended a message, and when
+/// Brings the processor's thread out of the guest each time there is something to look at, and when
 /// the time is up.
-fn kicker(message_ended: &EventFd, kick: &Kick, processor: &JoinHandle<()>) {
-    while message_ended.read().is_ok() {
-        kick.message_ended.store(true, Ordering::Release);
+fn kicker(news: &EventFd, kick: &Kick, processor: &JoinHandle<()>) {
+    while news.read().is_ok() {
+        kick.news.store(true, Ordering::Release);
         // A signal that comes just before the thread enters the guest is lost, so again.
-        while kick.message_ended.load(Ordering::Acquire) {
+        while kick.news.load(Ordering::Acquire) {
             if processor.is_finished() || processor.kill(SIGRTMIN()).is_err() {
                 return;
             }
@@ -213,7 +343,7 @@ fn kicker(message_ended: &EventFd, kick: &Kick, processor: &JoinHandle<()>) {
 }
 
 /// One line of JSON about a run.
-fn report(ending: &Ending, counters: &Counters) -> String {
+fn report(ending: &Ending, counters: &Counters, line: Option<tap::Count>) -> String {
     let text = |text: &str| {
         format!(
             "\"{}\"",
@@ -228,10 +358,16 @@ fn report(ending: &Ending, counters: &Counters) -> String {
         Ending::Crashed(p, message) => text(&format!("crash {p:x?} {message}")),
         Ending::Failed(what) => text(&format!("failed: {what}")),
     };
+    let line = line.map_or(String::new(), |line| {
+        format!(
+            "\"line\":{{\"sent\":{},\"segments\":{},\"longest\":{},\"blank\":{},\"received\":{},\"joined\":{},\"refused\":{}}},",
+            line.sent, line.segments, line.longest, line.blank, line.received, line.joined, line.refused
+        )
+    });
     let violations: Vec<String> = counters.violations.iter().map(|what| text(what)).collect();
     format!(
         "{{\"ending\":{ending},\"hypercalls\":{},\"signals\":{},\"events\":{},\"packets_in\":{},\
-         \"packets_out\":{},\"commands\":{},\"bytes_read\":{},\"bytes_written\":{},\
+         \"packets_out\":{},\"commands\":{},\"bytes_read\":{},\"bytes_written\":{},{line}\
          \"violations\":[{}]}}",
         counters.all_hypercalls(),
         counters.signals,

@@ -31,10 +31,10 @@ pub struct Synic {
     raise: EventFd,
 }
 
-/// Routes the classic interrupts as KVM does by itself, and one more to SINT 2. Returns the SynIC
-/// and the event that fires when the guest ends a message. The processor's SynIC must be on by then:
-/// KVM notes which interrupt stands for a SINT only for one that is.
-pub fn connect(vm: &VmFd) -> Result<(Synic, EventFd), String> {
+/// Routes the classic interrupts as KVM does by itself, and one more to SINT 2; `ended` will fire when
+/// the guest ends a message. The processor's SynIC must be on by then: KVM notes which interrupt stands
+/// for a SINT only for one that is.
+pub fn connect(vm: &VmFd, ended: &EventFd) -> Result<Synic, String> {
     let mut routes = Vec::new();
     let mut route = |gsi, type_, u| {
         routes.push(kvm_irq_routing_entry {
@@ -79,21 +79,17 @@ pub fn connect(vm: &VmFd) -> Result<(Synic, EventFd), String> {
     let routes = KvmIrqRouting::from_entries(&routes).map_err(|e| format!("routes: {e:?}"))?;
     vm.set_gsi_routing(&routes)
         .map_err(|e| format!("KVM_SET_GSI_ROUTING: {e}"))?;
-    let event = || EventFd::new(0).map_err(|e| format!("eventfd: {e}"));
-    let (raise, ended) = (event()?, event()?);
-    vm.register_irqfd_with_resample(&raise, &ended, SINT_GSI)
+    let raise = EventFd::new(0).map_err(|e| format!("eventfd: {e}"))?;
+    vm.register_irqfd_with_resample(&raise, ended, SINT_GSI)
         .map_err(|e| format!("KVM_IRQFD: {e}"))?;
     let slots = MessageSlots::default();
-    Ok((
-        Synic {
-            control: 0,
-            message_page: 0,
-            flags_page: 0,
-            slots,
-            raise,
-        },
-        ended,
-    ))
+    Ok(Synic {
+        control: 0,
+        message_page: 0,
+        flags_page: 0,
+        slots,
+        raise,
+    })
 }
 
 impl Synic {
