@@ -46,8 +46,9 @@ if [ -e /sys/class/net/eth0 ]; then
   [ -z "$from" ] || echo "LINUX net fetched sha256 $(wget -q -O - $from | sha256sum | cut -d' ' -f1)"
   httpd -p 80 -h /www
   echo "SERVING http://$(ip addr show eth0 | sed -n 's/.*inet \([0-9.]*\).*/\1/p')/"
-  waited=0
-  while [ ! -e /tmp/quit ] && [ $waited -lt 600 ]; do usleep 200000; address; waited=$((waited + 1)); done
+  until=$(($(up | cut -d. -f1) + 90))
+  while [ ! -e /tmp/quit ] && [ $(up | cut -d. -f1) -lt $until ]; do usleep 200000; address; done
+  dmesg | grep -iE 'netvsc|netfront|vif|eth0|vmbus' | tail -12
   for count in rx_packets rx_bytes tx_packets tx_bytes rx_errors tx_errors rx_dropped tx_dropped; do
     echo "LINUX net $count $(cat /sys/class/net/eth0/statistics/$count)"
   done

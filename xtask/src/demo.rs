@@ -13,12 +13,27 @@ use crate::hosts::Host;
 use crate::judge::{Expect, Row, State};
 use crate::progress::Progress;
 use crate::session::{self, Trial};
+use crate::visit::Plan;
 use crate::{paths, table};
 
 /// How long a guest may take on a host, in seconds; everything is slow under emulation.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What can be asked for.
+/// How long a guest may be left up.
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What is shown.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// The disk, and then a client gets every file from the guest.
+    Everything,
+    /// The guest's job of this command line.
+    Job(String),
+    /// The guest serves its files until it is told that it is enough.
+    Stay,
+}
+
+/// Which hosts can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Choice {
     /// Both simulated hosts, in a process of this machine
@@ -53,8 +68,9 @@ impl Choice {
 ///
 /// # Errors
 /// When a host failed; one that could not be tried is said so and does not count.
-pub fn demo(choice: Choice, job: &str, as_json: bool, progress: &Progress) -> Result<()> {
-    let (rows, disk) = run(&choice.hosts(), job, progress)?;
+pub fn demo(choice: Choice, what: &What, as_json: bool, progress: &Progress) -> Result<()> {
+    let (rows, disk) = run(&choice.hosts(), what, progress)?;
+    let rows = by_host(rows);
     progress.finish();
     if as_json {
         println!(
@@ -74,12 +90,29 @@ pub fn demo(choice: Choice, job: &str, as_json: bool, progress: &Progress) -> Re
     Ok(())
 }
 
-/// Runs `job` on the hosts.
-pub fn run(hosts: &[Host], job: &str, progress: &Progress) -> Result<(Vec<Row>, Disk)> {
-    if job.contains(['\n', '"', '\'']) {
-        bail!("a job is one line without quotes, as in --job 'job=verify seed=7'");
+/// Shows `what` on the hosts; a host may have several rows.
+fn run(hosts: &[Host], what: &What, progress: &Progress) -> Result<(Vec<Row>, Disk)> {
+    let mut trials = Vec::new();
+    match what {
+        What::Job(job) if job.contains(['\n', '"', '\'']) => {
+            bail!("a job is one line without quotes, as in --job 'job=verify seed=7'")
+        }
+        What::Job(job) => trials.extend(hosts.iter().map(|host| trial(*host, job))),
+        What::Everything => {
+            trials.extend(hosts.iter().map(|host| trial(*host, "job=tour")));
+            let with_nic = hosts.iter().filter(|host| host.has_nic());
+            trials
+                .extend(with_nic.map(|host| Trial::of_server(*host, "serve", Plan::FILES, LIMIT)));
+        }
+        What::Stay => {
+            let plan = Plan {
+                stay: true,
+                ..Plan::FILES
+            };
+            let with_nic = hosts.iter().filter(|host| host.has_nic());
+            trials.extend(with_nic.map(|host| Trial::of_server(*host, "serve", plan, A_DAY)));
+        }
     }
-    let trials: Vec<Trial> = hosts.iter().map(|host| trial(*host, job)).collect();
     fs::create_dir_all(paths::work().join("logs"))?;
     let real = hosts.iter().copied().filter(|host| host.is_real());
     let any_real = real.clone().next().is_some();
@@ -92,15 +125,31 @@ pub fn run(hosts: &[Host], job: &str, progress: &Progress) -> Result<(Vec<Row>, 
     progress.step("making the disk");
     let disk = Disk::make(debian.as_ref().ok(), &paths::work())?;
     let mut rows = Vec::new();
-    if hosts.iter().any(|host| !host.is_real()) {
-        rows.extend(session::simulated(&trials, &disk, progress)?);
-    }
+    rows.extend(session::simulated(
+        &trials,
+        &disk,
+        debian.as_ref().ok(),
+        progress,
+    )?);
     match debian {
         Ok(debian) if any_real => rows.extend(session::real(&trials, &disk, &debian, progress)?),
         Ok(_) => {}
         Err(error) => rows.extend(real.map(|host| Row::skipped(host, format!("{error:#}")))),
     }
     Ok((rows, disk))
+}
+
+/// One row for each host, with what all of its rows say.
+fn by_host(rows: Vec<Row>) -> Vec<Row> {
+    let mut merged: Vec<Row> = Vec::new();
+    for row in rows {
+        match merged.iter_mut().find(|known| known.host == row.host) {
+            Some(known) => known.add(row),
+            None => merged.push(row),
+        }
+    }
+    merged.sort_by_key(|row| row.host);
+    merged
 }
 
 /// The job on a host; one that writes all over the disk need not find or leave it as it was made.

@@ -57,6 +57,11 @@ impl Host {
         self != Self::QemuHyperV
     }
 
+    /// Whether it can have a NIC.
+    pub fn has_nic(self) -> bool {
+        self != Self::QemuHyperV
+    }
+
     /// Whether it is a machine, or only code in a process.
     pub fn is_real(self) -> bool {
         !matches!(self, Self::SimulatedXen | Self::SimulatedHyperV)
@@ -96,8 +101,12 @@ pub struct Boot<'a> {
     pub offer: Offer,
     /// How long the guest may take.
     pub limit: Duration,
-    /// Who asks the guest's web server for its files; then it has a NIC.
+    /// Whether there is a NIC.
+    pub nic: bool,
+    /// Who asks the guest's web server for its files.
     pub visitor: Option<Visitor>,
+    /// A port of this machine's loopback that the guest may ask for something.
+    pub reachable: Option<u16>,
 }
 
 impl Boot<'_> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
 use crate::hosts::Host;
@@ -11,6 +11,8 @@ use crate::result::{self, Report};
 use crate::session::Trial;
 use crate::visit::{self, Visited};
 
+/// Bytes of the longest frame that is one packet.
+const PACKET: u64 = 1514;
 /// Statuses of a command that `timeout` ended.
 const TIME_UP: [i32; 3] = [124, 137, 143];
 
@@ -21,6 +23,10 @@ pub enum Expect {
     SameDisk,
     /// The disk found and the job done; its contents are the guest's to change.
     DiskUsed,
+    /// Files served to a client, to its end; the disk left as it was.
+    Served,
+    /// A file of the disk, got from this machine's web server.
+    Fetched,
     /// A VMBus, negotiated, with no disk on it.
     Bus,
     /// A failure in an orderly way whose reason contains this word.
@@ -72,6 +78,30 @@ impl Row {
         Self::new(trial.host, trial.name, State::Failed(vec![why]))
     }
 
+    /// Adds what another trial on the same host came to.
+    pub fn add(&mut self, other: Self) {
+        let failed = |state: &State| match state {
+            State::Failed(why) => why.clone(),
+            State::Passed | State::Skipped(_) => Vec::new(),
+        };
+        let why = [failed(&self.state), failed(&other.state)].concat();
+        if !why.is_empty() {
+            self.state = State::Failed(why);
+        }
+        self.report = match (self.report.take(), other.report) {
+            (Some(mut known), Some(more)) => {
+                known.nic = known.nic.or(more.nic);
+                known.traffic = known.traffic.or(more.traffic);
+                known.serve = known.serve.or(more.serve);
+                Some(known)
+            }
+            (known, more) => known.or(more),
+        };
+        self.visited = self.visited.take().or(other.visited);
+        self.seconds += other.seconds;
+        self.remarks.extend(other.remarks);
+    }
+
     fn new(host: Host, trial: &str, state: State) -> Self {
         Self {
             host,
@@ -120,14 +150,19 @@ pub fn judge(trial: &Trial, outcome: &Outcome, disk: &Disk, log: &Path) -> Row {
             None => wrong.push(format!("the guest crashed; see {}", log.display())),
             Some(Err(error)) => wrong.push(error),
             Some(Ok(report)) => {
-                wrong.extend(guest(trial.expect, &report, disk));
+                let replugged = trial.visit.is_some_and(|plan| plan.replug);
+                wrong.extend(guest(trial.expect, &report, disk, replugged));
                 row.report = Some(report);
             }
         }
     }
+    if trial.host == Host::HyperV {
+        wrong.extend(kvm_host(trial, outcome));
+    }
     if trial.visit.is_some() {
         row.visited = visit::find(outcome.lines.iter().map(|l| l.text.as_str()));
         match &row.visited {
+            None if trial.visit.is_some_and(|plan| plan.stay) => {}
             None => wrong.push("no client came to see the guest".into()),
             Some(visited) => wrong.extend(visited.wrong.iter().cloned()),
         }
@@ -157,8 +192,26 @@ pub fn judge(trial: &Trial, outcome: &Outcome, disk: &Disk, log: &Path) -> Row {
     row
 }
 
+/// What is wrong with the account of a NIC: every buffer has to be back.
+fn served(report: &Report, replugged: bool) -> Vec<String> {
+    let Some(traffic) = &report.traffic else {
+        return vec!["the guest tells of no traffic".into()];
+    };
+    let mut wrong = Vec::new();
+    if traffic.buffers_before != traffic.buffers_after {
+        wrong.push(format!(
+            "{} buffers were out at first, and {} at the end",
+            traffic.buffers_before, traffic.buffers_after
+        ));
+    }
+    if replugged && traffic.replugs == 0 {
+        wrong.push("the guest did not see its NIC go and come back".into());
+    }
+    wrong
+}
+
 /// What is wrong with a report.
-fn guest(expect: Expect, report: &Report, disk: &Disk) -> Vec<String> {
+fn guest(expect: Expect, report: &Report, disk: &Disk, replugged: bool) -> Vec<String> {
     let reason = report
         .error
         .as_deref()
@@ -182,6 +235,15 @@ fn guest(expect: Expect, report: &Report, disk: &Disk) -> Vec<String> {
             wrong.push(format!(
                 "the guest should have said something of {word:?}, but says: {reason}"
             ));
+        }
+        Expect::Served | Expect::Fetched if !report.ok => wrong.push(reason.to_owned()),
+        Expect::Served => wrong.extend(served(report, replugged)),
+        Expect::Fetched => {
+            let sum = report.fetch.as_ref().map(|fetched| &fetched.sha256);
+            if !disk.files.iter().any(|f| Some(&f.sha256) == sum) {
+                wrong.push("what the guest got is not what was asked for".into());
+            }
+            wrong.extend(served(report, false));
         }
         Expect::DiskUsed | Expect::Refusal(_) | Expect::Linux => {}
     }
@@ -228,6 +290,51 @@ fn linux_net(outcome: &Outcome, disk: &Disk) -> Vec<String> {
         .any(|f| said("LINUX net fetched", &f.sha256))
     {
         wrong.push("Linux did not get the file from here as it is".into());
+    }
+    wrong
+}
+
+/// What the project's KVM host says of itself at the end.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct KvmHost {
+    /// What the guest did against the protocol.
+    violations: Vec<String>,
+    /// The NIC's line.
+    line: Option<KvmLine>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct KvmLine {
+    /// Frames the guest left to be cut.
+    segments: u64,
+    /// Bytes of the longest frame it sent.
+    longest: u64,
+    /// Frames the line did not take.
+    refused: u64,
+}
+
+/// What is wrong with the account of the project's KVM host. Linux sends what is longer than a packet in one
+/// piece: it would not if the NIC's offers were not to its liking.
+fn kvm_host(trial: &Trial, outcome: &Outcome) -> Vec<String> {
+    let mut lines = outcome.lines.iter().rev();
+    let Some(text) = lines.find(|l| l.text.starts_with("{\"ending\":")) else {
+        return Vec::new();
+    };
+    let host: KvmHost = match serde_json::from_str(&text.text) {
+        Ok(host) => host,
+        Err(error) => return vec![format!("the KVM host's account is malformed: {error}")],
+    };
+    let mut wrong: Vec<String> = host.violations;
+    if trial.expect == Expect::Linux && trial.visit.is_some() {
+        let line = host.line.unwrap_or_default();
+        if line.segments == 0 || line.longest <= PACKET {
+            wrong.push("Linux sent nothing that is longer than a packet".into());
+        }
+        if line.refused != 0 {
+            wrong.push(format!("{} frames could not be sent on", line.refused));
+        }
     }
     wrong
 }
@@ -309,6 +416,24 @@ mod tests {
     }
 
     #[test]
+    fn a_server_must_have_all_buffers_back() {
+        let line = |ok: bool, after: u64| {
+            format!(
+                "RESULT {{\"ok\":{ok},\"error\":\"why\",\"traffic\":{{\"buffers_before\":3,\"buffers_after\":{after}}}}}"
+            )
+        };
+        assert_eq!(state(Expect::Served, &[&line(true, 3)]), State::Passed);
+        fails(Expect::Served, &[&line(true, 4)], "4 at the end");
+        fails(Expect::Served, &[&line(false, 3)], "why");
+        fails(
+            Expect::Served,
+            &["RESULT {\"ok\":true}"],
+            "tells of no traffic",
+        );
+        fails(Expect::Fetched, &[&line(true, 3)], "not what was asked");
+    }
+
+    #[test]
     fn where_there_is_no_disk_the_bus_decides() {
         assert_eq!(state(Expect::Bus, &[NO_DISK]), State::Passed);
         fails(
@@ -362,6 +487,25 @@ mod tests {
         }
         let lost = ["LINUX net ping 5 packets transmitted, 4 packets received, 20% packet loss"];
         assert_eq!(linux_net(&outcome(&lost, Some(0)), &disk).len(), 3);
+    }
+
+    #[test]
+    fn the_kvm_host_must_have_seen_large_sends_and_no_violation() {
+        let mut trial = Trial::of_disk(Host::HyperV, "t", "", Duration::from_secs(1));
+        trial.expect = Expect::Linux;
+        let wrong = |trial: &Trial, text: &str| kvm_host(trial, &outcome(&[text], Some(0)));
+        let line = |segments: u64, longest: u64| {
+            format!(
+                "{{\"ending\":\"reset\",\"line\":{{\"segments\":{segments},\"longest\":{longest}}}}}"
+            )
+        };
+        assert_eq!(wrong(&trial, &line(0, 0)), Vec::<String>::new());
+        trial.visit = Some(crate::visit::Plan::FILES);
+        assert_eq!(wrong(&trial, &line(3, 30_000)), Vec::<String>::new());
+        assert_eq!(wrong(&trial, &line(0, 1514)).len(), 1);
+        let bad = "{\"ending\":\"reset\",\"violations\":[\"ring\"]}";
+        trial.visit = None;
+        assert_eq!(wrong(&trial, bad), ["ring"]);
     }
 
     #[test]

@@ -52,9 +52,12 @@ enum Task {
         /// Print JSON in place of the table
         #[arg(long)]
         json: bool,
-        /// The guest's command line
-        #[arg(long, default_value = "job=tour")]
-        job: String,
+        /// Have the guest do this instead, as in 'job=verify seed=7'
+        #[arg(long, value_name = "LINE", conflicts_with = "serve")]
+        job: Option<String>,
+        /// Leave the guest up as a web server and say where; several hosts take turns
+        #[arg(long)]
+        serve: bool,
     },
     /// Check everything: formatting, lints, documentation, tests, targets, Miri, real hosts
     Test {
@@ -157,7 +160,19 @@ fn sentence(message: &str) -> String {
 fn run(cli: Cli) -> Result<()> {
     let progress = progress::Progress::new();
     match cli.command {
-        Task::Demo { host, json, job } => demo::demo(host, &job, json, &progress),
+        Task::Demo {
+            host,
+            json,
+            job,
+            serve,
+        } => {
+            let what = match job {
+                Some(job) => demo::What::Job(job),
+                None if serve => demo::What::Stay,
+                None => demo::What::Everything,
+            };
+            demo::demo(host, &what, json, &progress)
+        }
         Task::Test { quick } => check::test(quick, &progress),
         Task::Trial { names } => check::some(&names, &progress),
         Task::Bench { json, quick } => bench::bench(json, quick, &progress),

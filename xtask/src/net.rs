@@ -60,6 +60,11 @@ impl Files {
         bail!("busybox httpd does not answer on port {port}")
     }
 
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where a guest finds it.
     pub fn url(&self) -> String {
         format!("http://{HOST}:{}", self.port)

@@ -27,6 +27,57 @@ pub struct Report {
     pub bench: Option<serde_json::Value>,
     /// `job=verify`'s numbers, whatever they are.
     pub verify: Option<serde_json::Value>,
+    /// Its network interface, if the job has to do with it.
+    pub nic: Option<Nic>,
+    /// What went over it.
+    pub traffic: Option<Traffic>,
+    /// `job=serve`'s numbers, whatever they are.
+    pub serve: Option<serde_json::Value>,
+    /// `job=fetch`'s.
+    pub fetch: Option<Fetched>,
+    /// `job=netbench`'s numbers, whatever they are.
+    pub netbench: Option<serde_json::Value>,
+}
+
+/// A network interface as the guest sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Nic {
+    /// The host's name for it.
+    pub name: String,
+    /// Its address and prefix, once it has one.
+    pub address: Option<String>,
+    /// The rest, whatever it is.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What went over an interface, and whether all buffers came back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Traffic {
+    /// Buffers that were neither free nor posted before anything was sent.
+    pub buffers_before: u64,
+    /// The same when everything was sent.
+    pub buffers_after: u64,
+    /// How often the interface was away and came back.
+    pub replugs: u64,
+    /// The rest, whatever it is.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What the guest got from a web server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fetched {
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// SHA-256 of them, in hexadecimal.
+    pub sha256: String,
+    /// The rest, whatever it is.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A disk as the guest sees it.

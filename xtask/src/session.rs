@@ -34,7 +34,7 @@ pub struct Trial {
     pub expect: Expect,
     /// How long the guest may take.
     pub limit: Duration,
-    /// What a client does to the guest's web server; then the guest has a NIC.
+    /// What a client does to the guest's web server.
     pub visit: Option<Plan>,
 }
 
@@ -81,6 +81,31 @@ impl Trial {
     }
 }
 
+impl Trial {
+    /// A trial of the guest's web server, with the disk and a NIC on offer.
+    pub fn of_server(host: Host, name: &'static str, plan: Plan, limit: Duration) -> Self {
+        Self {
+            expect: Expect::Served,
+            visit: Some(plan),
+            ..Self::of_disk(host, name, "job=serve stop=1", limit)
+        }
+    }
+
+    /// A trial in which the guest gets the largest file from this machine.
+    pub fn of_client(host: Host, limit: Duration) -> Self {
+        let job = format!("job=fetch url={HERE}/noise.bin");
+        Self {
+            expect: Expect::Fetched,
+            ..Self::of_disk(host, "fetch", &job, limit)
+        }
+    }
+
+    /// Whether the guest gets a NIC.
+    pub fn has_nic(&self) -> bool {
+        self.visit.is_some() || self.expect == Expect::Fetched
+    }
+}
+
 type Jobs = Vec<(Trial, Job)>;
 type BootJobs<'a> = &'a dyn Fn(&[Job], &Path) -> Result<Vec<Outcome>>;
 
@@ -88,9 +113,23 @@ type BootJobs<'a> = &'a dyn Fn(&[Job], &Path) -> Result<Vec<Outcome>>;
 ///
 /// # Errors
 /// When the log cannot be written, or the disk not copied.
-pub fn simulated(trials: &[Trial], disk: &Disk, progress: &Progress) -> Result<Vec<Row>> {
+pub fn simulated(
+    trials: &[Trial],
+    disk: &Disk,
+    debian: Option<&Debian>,
+    progress: &Progress,
+) -> Result<Vec<Row>> {
+    if trials.iter().all(|trial| trial.host.is_real()) {
+        return Ok(Vec::new());
+    }
     progress.step("building the simulated hosts");
     let program = simulated::build();
+    let files = match debian {
+        Some(debian) if trials.iter().any(Trial::has_nic) => {
+            Some(Files::serve(debian, &paths::work().join("files"))?)
+        }
+        _ => None,
+    };
     let mut rows = Vec::new();
     for trial in trials.iter().filter(|trial| !trial.host.is_real()) {
         let program = match &program {
@@ -100,7 +139,7 @@ pub fn simulated(trials: &[Trial], disk: &Disk, progress: &Progress) -> Result<V
                 continue;
             }
         };
-        let boot = boot(trial, program, disk, None, None)?;
+        let boot = boot(trial, program, disk, debian, files.as_ref())?;
         progress.step(&boot.name);
         let log = paths::work().join(format!("logs/{}.log", boot.name));
         let outcome = simulated::boot(trial.host, &boot, program, &log, progress)?;
@@ -124,6 +163,9 @@ pub fn real(
         .filter(|trial| trial.host.is_real())
         .cloned()
         .collect();
+    if trials.is_empty() {
+        return Ok(Vec::new());
+    }
     progress.step("building the guest kernel");
     let image = cargo::build_guest()?;
     fs::create_dir_all(paths::work().join("logs"))?;
@@ -135,7 +177,7 @@ pub fn real(
     };
 
     // Only who has a NIC can ask for something.
-    let files = if trials.iter().any(|t| t.visit.is_some()) {
+    let files = if trials.iter().any(Trial::has_nic) {
         Some(Files::serve(debian, &paths::work().join("files"))?)
     } else {
         None
@@ -191,7 +233,9 @@ fn boot<'a>(
         command_line: trial.command_line.replace(HERE, &here),
         offer: trial.offer,
         limit: trial.limit,
+        nic: trial.has_nic(),
         visitor,
+        reachable: files.map(Files::port),
     })
 }
 

@@ -30,7 +30,7 @@ pub fn align(rows: &[Vec<String>]) -> String {
 /// The demonstration's table with what a reader must know below it.
 pub fn demo(rows: &[Row], disk: &Disk) -> String {
     let head = [
-        "host", "says", "bus", "disk", "files", "hashes", "seconds", "",
+        "host", "says", "bus", "disk", "files", "hashes", "net", "seconds", "",
     ];
     let mut cells = vec![head.map(str::to_owned).to_vec()];
     let mut below = String::new();
@@ -59,7 +59,7 @@ fn line(row: &Row, disk: &Disk) -> Vec<String> {
         State::Skipped(_) => "skipped",
     };
     let Some(report) = &row.report else {
-        return [&row.host.to_string(), "", "", "", "", "", "", verdict]
+        return [&row.host.to_string(), "", "", "", "", "", "", "", verdict]
             .map(str::to_owned)
             .to_vec();
     };
@@ -92,9 +92,21 @@ fn line(row: &Row, disk: &Disk) -> Vec<String> {
         size,
         files,
         hashes,
+        net(row),
         format!("{:.1}", row.seconds),
         verdict.to_owned(),
     ]
+}
+
+/// The guest's address, and what a client got from there.
+fn net(row: &Row) -> String {
+    let Some(v) = &row.visited else {
+        return "-".to_owned();
+    };
+    let nic = row.report.as_ref().and_then(|report| report.nic.as_ref());
+    let address = nic.and_then(|nic| nic.address.as_deref()).unwrap_or("?");
+    let rate = v.bytes as f64 / 1e6 / v.seconds.max(1e-6);
+    format!("{address} {} of {} files, {rate:.1} MB/s", v.equal, v.files)
 }
 
 #[cfg(test)]

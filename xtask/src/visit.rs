@@ -27,6 +27,8 @@ pub const LINE: &str = "CLIENT ";
 pub const SERVING: &str = "SERVING ";
 /// Begins the line that says where a server is that is left up.
 pub const OPEN: &str = "OPEN ";
+/// The path whose request ends the guest's job.
+const QUIT: &str = "/stop";
 /// Seconds for one file.
 const PATIENCE: &str = "60";
 /// How long a guest may take to be back after its NIC was away.
@@ -45,6 +47,17 @@ pub struct Plan {
     pub stay: bool,
     /// The path whose request ends the server.
     pub quit: &'static str,
+}
+
+impl Plan {
+    /// Every file once from the project's own guest.
+    pub const FILES: Self = Self {
+        requests: 0,
+        upload: None,
+        replug: false,
+        stay: false,
+        quit: QUIT,
+    };
 }
 
 /// What came of a visit.
@@ -164,10 +177,10 @@ impl Visitor {
     }
 
     fn all(&self, base: &str, news: &News, visited: &mut Visited) -> Result<()> {
-        self.files(base, visited)?;
         if self.plan.replug {
             self.replug(base, news, visited)?;
         }
+        self.files(base, visited)?;
         if let Some(path) = self.plan.upload {
             self.upload(&format!("{base}{path}"))?;
         }
@@ -256,17 +269,18 @@ impl Visitor {
         Ok(())
     }
 
-    /// Asks again and again until the NIC is back, and then for all files.
+    /// Gets the largest file again and again, until the NIC was taken away under it and is back, and the file
+    /// comes whole again.
     fn replug(&self, base: &str, news: &News, visited: &mut Visited) -> Result<()> {
         let began = Instant::now();
         while !news.replugged.load(Ordering::Acquire) {
             if began.elapsed() > RECOVERY {
                 bail!("the NIC was not taken away and put back");
             }
-            let _ = self.once(base);
+            let _ = self.largest(base);
         }
         let back = Instant::now();
-        while !self.once(base) {
+        while !self.largest(base) {
             if back.elapsed() > RECOVERY {
                 bail!(
                     "no answer {} s after the NIC was put back",
@@ -275,23 +289,32 @@ impl Visitor {
             }
         }
         visited.recovery = Some(back.elapsed().as_secs_f64());
-        self.files(base, visited)
+        Ok(())
     }
 
-    /// One small request; whether it was answered within a second.
-    fn once(&self, base: &str) -> bool {
-        let Some(file) = self.files.first() else {
+    /// Gets the largest file. A connection over which nothing comes for two seconds is given up: its other end
+    /// may be gone. Whether it came whole.
+    fn largest(&self, base: &str) -> bool {
+        let Some(file) = self.files.iter().max_by_key(|file| file.size) else {
             return false;
         };
         let mut command = self.curl.command();
         command
-            .args(["--silent", "--fail", "--max-time", "1"])
+            .args(["--silent", "--fail", "--max-time", PATIENCE])
+            .args([
+                "--connect-timeout",
+                "2",
+                "--speed-limit",
+                "1",
+                "--speed-time",
+                "2",
+            ])
             .arg(format!("{base}/{}", encode(&file.path)));
-        let answered = command.output().is_ok_and(|output| {
+        let whole = command.output().is_ok_and(|output| {
             output.status.success() && hex(&Sha256::digest(&output.stdout)) == file.sha256
         });
         thread::sleep(Duration::from_millis(200));
-        answered
+        whole
     }
 }
 

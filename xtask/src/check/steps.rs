@@ -173,7 +173,7 @@ fn miri(what: &[&str]) -> Verdict {
     cargo::run(command, &format!("cargo miri test {}", what.join(" "))).into()
 }
 
-/// The boots on real hosts.
+/// The boots on real hosts, and where it takes a network, on simulated ones.
 pub fn hosts(record: &mut Record<'_>, trials: Vec<Trial>, progress: &Progress) {
     let made = Debian::prepare(progress).and_then(|debian| {
         progress.step("making the disk");
@@ -181,7 +181,11 @@ pub fn hosts(record: &mut Record<'_>, trials: Vec<Trial>, progress: &Progress) {
         let disk = Disk::make(Some(&debian), &paths::work())?;
         Ok((debian, disk))
     });
-    let rows = made.and_then(|(debian, disk)| session::real(&trials, &disk, &debian, progress));
+    let rows = made.and_then(|(debian, disk)| {
+        let mut rows = session::simulated(&trials, &disk, Some(&debian), progress)?;
+        rows.extend(session::real(&trials, &disk, &debian, progress)?);
+        Ok(rows)
+    });
     match rows {
         Ok(rows) => {
             for row in rows {
@@ -269,7 +273,32 @@ pub fn trials() -> Vec<Trial> {
             ..Trial::of_disk(Host::HyperV, name, "job=tour", limit)
         });
     }
+    let with_nic = Host::ALL.into_iter().filter(|host| host.has_nic());
+    trials.extend(with_nic.flat_map(networked));
     trials.extend([Host::Xen, Host::QemuXen, Host::HyperV].map(stock_linux));
+    trials
+}
+
+/// The guest on a network: a client gets all files and then asks ten thousand times; the NIC is taken away under it
+/// and put back; and it gets a file itself.
+fn networked(host: Host) -> Vec<Trial> {
+    let limit = Duration::from_secs(240);
+    let load = Plan {
+        requests: 10_000,
+        ..Plan::FILES
+    };
+    let replug = Plan {
+        replug: true,
+        ..Plan::FILES
+    };
+    let mut trials = vec![
+        Trial::of_server(host, "serve", load, limit),
+        Trial::of_client(host, limit),
+    ];
+    // Over simulated hosts the suite does it.
+    if host.is_real() {
+        trials.push(Trial::of_server(host, "replug", replug, limit));
+    }
     trials
 }
 
@@ -289,12 +318,11 @@ fn stock_linux(host: Host) -> Trial {
         command_line: line,
         offer: Offer::Linux,
         expect: Expect::Linux,
-        visit: (host != Host::HyperV).then_some(Plan {
-            requests: 0,
+        visit: Some(Plan {
             upload: Some("/cgi-bin/put"),
             replug: true,
-            stay: false,
             quit: "/cgi-bin/quit",
+            ..Plan::FILES
         }),
         ..Trial::of_disk(host, "stock-linux", "", limit)
     }

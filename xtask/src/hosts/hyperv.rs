@@ -14,10 +14,22 @@ pub fn build() -> Result<PathBuf> {
     cargo::build_static("kvm-host")
 }
 
+/// Rescinds the NIC and offers it again.
+const REPLUG: &str = r#"mkfifo orders
+order() { timeout 2 sh -c "echo $1 >orders"; }
+unplug() { order unplug; }
+plug() { order plug; }
+meanwhile() { replug; }
+"#;
+/// The same for Linux, which waits for ever for the answer to what it sent when the NIC was gone and it did not
+/// know that yet: first the line goes down.
+const GENTLY: &str = "unplug() { order disconnect; sleep 4; order unplug; }\n";
+
 /// The guest on it, or a stock Linux.
 pub fn job(boot: &Boot<'_>, kvm_host: PathBuf) -> Job {
     let (limit, line) = (boot.limit.as_secs(), boot.quoted());
-    let kernel = if boot.offer == Offer::Linux {
+    let linux = boot.offer == Offer::Linux;
+    let kernel = if linux {
         "$L2/vmlinux --initrd $L2/initrd --memory 512"
     } else {
         "guest"
@@ -33,8 +45,20 @@ pub fn job(boot: &Boot<'_>, kvm_host: PathBuf) -> Job {
         Offer::OldBus => "--vmbus-version 2.4 --few-cpuid-bits".to_owned(),
         _ => String::new(),
     };
+    let (nic, meanwhile) = match boot.replugs() {
+        true if linux => ("$net --orders orders", [REPLUG, GENTLY].concat()),
+        true => ("$net --orders orders", REPLUG.to_owned()),
+        false if boot.nic => ("$net", String::new()),
+        false => ("", String::new()),
+    };
+    let reachable = boot
+        .reachable
+        .map_or(String::new(), |port| format!(",{port}"));
+    // On this machine's own KVM there is no tap, but the port that was kept free for the guest.
     let mut job = boot.job(&format!(
-        "watch {limit} ./kvm-host --kernel {kernel} {disk} {habit} --timeout {limit} --cmdline {line}\n"
+        "{meanwhile}net='--net tap=tap0'\n\
+         [ -z \"$FORWARD\" ] || net=\"--net gateway=$FORWARD{reachable}\"\n\
+         watch {limit} ./kvm-host --kernel {kernel} {disk} {nic} {habit} --timeout {limit} --cmdline {line}\n"
     ));
     job.files.push(("kvm-host".to_owned(), kvm_host));
     job

@@ -39,10 +39,12 @@ pub fn job(boot: &Boot<'_>) -> Job {
         "guest -m 256"
     };
     let device = format!("xen-net-device,id=nic0,netdev=n,mac={MAC}");
-    let (nic, mut meanwhile) = match boot.visitor {
-        Some(_) => (format!("-netdev $netdev -device {device}"), String::new()),
-        None => Default::default(),
+    let nic = if boot.nic {
+        format!("-netdev $netdev -device {device}")
+    } else {
+        String::new()
     };
+    let mut meanwhile = String::new();
     if boot.replugs() {
         meanwhile = format!(
             "unplug() {{ monitor 'device_del nic0'; }}\nplug() {{ monitor 'device_add {device}'; }}\n\

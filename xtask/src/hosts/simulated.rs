@@ -39,7 +39,7 @@ pub fn boot(
         .arg(&copy)
         .arg(&boot.command_line);
     let port = net::free_port()?;
-    if boot.visitor.is_some() {
+    if boot.nic {
         command.arg(port.to_string());
     }
     let mut visited = false;

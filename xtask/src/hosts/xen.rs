@@ -172,9 +172,10 @@ pub fn job(boot: &Boot<'_>) -> Job {
         ),
         None => (String::new(), ""),
     };
-    let vif = match boot.visitor {
-        Some(_) => format!("'{}'", vif()),
-        None => String::new(),
+    let vif = if boot.nic {
+        format!("'{}'", vif())
+    } else {
+        String::new()
     };
     let kernel = if boot.offer == Offer::Linux {
         "kernel = \"/l2/vmlinux\"\nramdisk = \"/l2/initrd\"\nmemory = 512"
