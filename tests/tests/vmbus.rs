@@ -759,3 +759,31 @@ fn crash_and_reset_reach_the_host() {
     let _ = hv.shutdown(hypercall::host::Shutdown::Reboot);
     assert!(sim.host().reset_requested());
 }
+
+#[test]
+fn memory_is_lent_for_as_long_as_a_channel_is_open() {
+    let (sim, hv) = boot(|_| {});
+    add_echo(&sim, 1);
+    let bus = connect(&hv);
+    let mut channel = bus.open(&offered(&bus), 1, &[]).unwrap();
+    let rings = sim.host().bus.gpadls();
+    let mut loans = Vec::new();
+    // One message names 26 frames; more take bodies.
+    for pages in [1, 26, 27, 100] {
+        let memory = Pages::alloc(hv.platform(), pages).unwrap();
+        let lent = hv.share(memory, 0, Access::ReadWrite).unwrap();
+        assert_ne!(channel.lend(&lent).unwrap(), 0);
+        loans.push(lent);
+        assert_eq!(sim.host().bus.gpadls(), rings + loans.len());
+    }
+    let one = loans.first().unwrap();
+    assert_eq!(channel.lend(one), Err(OpenError::TooLarge), "four at most");
+    exchange(&sim, &mut channel, 3);
+    channel.close().unwrap();
+    assert_eq!(sim.host().bus.gpadls(), 0);
+    for lent in loans {
+        assert!(hv.unshare(lent).is_ok());
+    }
+    bus.disconnect().unwrap();
+    clean(&sim);
+}

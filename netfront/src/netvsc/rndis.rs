@@ -329,3 +329,10 @@ pub fn vlan_value(tag: Vlan) -> u32 {
 fn vlan_tag(value: u32) -> Vlan {
     Vlan(((value & 7) << 13 | (value >> 3 & 1) << 12 | (value >> 4 & 0xfff)) as u16)
 }
+
+#[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that overflows fails"
+)]
+mod tests;

@@ -7,6 +7,7 @@ use hypercall::shm::hosted::{Alone, Hosted, Ram, lend};
 use hypercall::shm::{Pages, Span};
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::vec;
 use std::vec::Vec;
 
 type Memory = Lent<Hosted<Alone>>;
@@ -516,4 +517,98 @@ proptest! {
             prop_assert!(packets <= 4096 / 24);
         }
     }
+}
+
+#[test]
+fn requests_and_answers_of_fixed_length_are_the_same_packets() {
+    let mut ring = Sender::new(memory(2)).unwrap();
+    let host_memory = ring.memory().span().len();
+    assert_eq!(host_memory, 8192);
+    for round in 0..40u64 {
+        let payload = [round, 2, 3, 4];
+        // Across the end it takes the long way.
+        if !ring.send_request(round + 1, &payload) {
+            let packet = Outgoing::in_band(round + 1, &payload).ask_completion();
+            ring.send(packet).unwrap();
+        }
+        if !ring.send_completion(99, &[round]) {
+            ring.send(Outgoing::completion(99, &[round])).unwrap();
+        }
+        assert_eq!(ring.is_read(), Ok(true), "nothing was published");
+        ring.publish();
+        assert_eq!(ring.is_read(), Ok(false));
+        let host = HostEnd::new(ring.memory());
+        let request = host.take().unwrap();
+        assert_eq!(request[..6], [first(6, 2, 6, 1), round + 1, round, 2, 3, 4]);
+        let answer = host.take().unwrap();
+        assert_eq!(answer[..3], [first(11, 2, 3, 0), 99, round]);
+        assert_eq!(ring.is_read(), Ok(true));
+    }
+}
+
+#[test]
+fn the_start_of_a_packet_decides_and_any_length_is_received() {
+    let mut ring = Receiver::new(memory(2)).unwrap();
+    let private = memory(1);
+    let words = private.words().part(0, 200).unwrap();
+    for round in 0..60u64 {
+        let ranges = round as usize % 7 + 1;
+        // A packet with ranges, as network adapters send it.
+        let header = 3 + ranges as u64;
+        let mut packet = vec![first(7, header, header + 2, 1), round];
+        packet.push(0xcafe | (ranges as u64) << 32);
+        packet.extend((0..ranges as u64).map(|i| i << 32 | 100));
+        packet.extend([107, round]);
+        assert!(HostEnd::new(ring.memory()).put(&packet));
+        assert_eq!(ring.is_ready(), Ok(true));
+        let look = |first: u64, id: u64, [set]: [u64; 1]| (first as u16, id, set >> 32);
+        let mut seen = None;
+        let left = ring.receive_short(|first, id, words| {
+            seen = Some(look(first, id, words));
+            None::<()>
+        });
+        assert_eq!(left, None);
+        if let Some(seen) = seen {
+            assert_eq!(seen, (7, round, ranges as u64));
+        }
+        let taken = (round % 2 == 0)
+            .then(|| ring.receive_short(|first, id, words| Some(look(first, id, words))))
+            .flatten();
+        if let Some(taken) = taken {
+            assert_eq!(taken, (7, round, ranges as u64));
+        } else {
+            let incoming = ring.receive_to(words).unwrap().unwrap();
+            assert_eq!(incoming.kind, PacketKind::TRANSFER_PAGES);
+            assert_eq!(incoming.flags, COMPLETION_REQUESTED);
+            assert_eq!(incoming.header, (1 + ranges) * 8);
+            assert_eq!(incoming.len, (3 + ranges) * 8);
+            for (i, word) in packet[2..].iter().enumerate() {
+                assert_eq!(words.load(i), Ok(*word));
+            }
+        }
+        assert_eq!(ring.receive_to(words), Ok(None));
+        ring.done();
+    }
+    // One that there is no room for, and one that is longer than what was written.
+    assert!(HostEnd::new(ring.memory()).put(&[
+        first(6, 2, 12, 0),
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0
+    ]));
+    let few = private.words().part(0, 9).unwrap();
+    assert_eq!(ring.receive_to(few), Err(HostFault::Length));
+    let mut ring = Receiver::new(memory(2)).unwrap();
+    assert!(HostEnd::new(ring.memory()).put(&[first(11, 2, 900, 0), 1, 0]));
+    assert_eq!(ring.is_ready(), Ok(true));
+    assert_eq!(ring.receive_short(|_, _, [_]: [u64; 1]| Some(())), None);
+    assert_eq!(ring.receive_to(words), Err(HostFault::Length));
 }
