@@ -282,11 +282,7 @@ impl<T: Transport> Queue<T> {
     /// The ring came up empty: whether there is more after all.
     #[inline(always)]
     fn look_again(&mut self, patience: &mut u32) -> Result<bool, HostFault> {
-        if !self.transport.arm()? || *patience == 0 {
-            return Ok(false);
-        }
-        *patience = patience.wrapping_sub(1);
-        Ok(true)
+        Ok(self.transport.arm()? && spend(patience))
     }
 
     #[cold]
@@ -374,6 +370,15 @@ impl<T: Transport> Queue<T> {
             }
         }
     }
+}
+
+/// Whether there was patience left, of which some is spent now.
+#[cold]
+#[inline(never)]
+fn spend(patience: &mut u32) -> bool {
+    let before = *patience;
+    *patience = before.saturating_sub(1);
+    before != 0
 }
 
 /// What is left to decide of a request without a buffer; `None`: its range.

@@ -26,7 +26,8 @@ const JOBS: [(&str, &str); 4] = [
 /// Counts, measures unless `quick`, and prints tables, or the same as JSON.
 ///
 /// # Errors
-/// When something that should be there could not be counted or measured.
+/// When something that should be there could not be counted or measured, or a driver costs more than
+/// it aims at.
 pub fn bench(as_json: bool, quick: bool, progress: &Progress) -> Result<()> {
     let costs = counters::measure(progress)?;
     let rows = if quick {
@@ -51,6 +52,10 @@ pub fn bench(as_json: bool, quick: bool, progress: &Progress) -> Result<()> {
                 text(&rows)
             );
         }
+    }
+    let missed = counters::missed(&costs);
+    if !missed.is_empty() {
+        bail!("more than aimed at:\n{}", missed.join("\n"));
     }
     let failed = rows
         .iter()

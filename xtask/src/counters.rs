@@ -18,6 +18,16 @@ const DEPTHS: [u32; 2] = [1, 32];
 /// The two runs' lengths in requests; what is spent once is the same in both.
 const REQUESTS: [u32; 2] = [3200, 6400];
 
+/// What our drivers aim at: instructions per request at a depth.
+const AIMS: [(&str, u32, f64); 4] = [
+    ("blkif", 1, 200.0),
+    ("blkif", 32, 100.0),
+    ("storvsc", 1, 300.0),
+    ("storvsc", 32, 200.0),
+];
+/// An aim is missed by more than this, because compilers differ.
+const SLACK: f64 = 1.05;
+
 /// What `pv-bench` prints.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 struct Counts {
@@ -145,6 +155,35 @@ fn collected(text: &str) -> Option<u64> {
         .find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
 }
 
+/// What our drivers cost beyond their aims: a line for each. Besides instructions there are no
+/// grant and no copy per request, and one notification per batch at most.
+pub fn missed(costs: &[Cost]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (driver, depth, aim) in AIMS {
+        let found = costs
+            .iter()
+            .find(|c| (c.driver, c.depth) == (driver, depth));
+        let Some(cost) = found else {
+            lines.push(format!("{driver} at depth {depth} was not counted"));
+            continue;
+        };
+        let instructions = cost.instructions.map(|n| ("instructions", n, aim * SLACK));
+        let counted = [
+            ("notifications", cost.notifications, 1.0 / f64::from(depth)),
+            ("grants", cost.grants, 0.0),
+            ("bytes copied", cost.bytes_copied, 0.0),
+        ];
+        for (what, number, most) in instructions.into_iter().chain(counted) {
+            if number > most {
+                lines.push(format!(
+                    "{driver} at depth {depth}: {number:.3} {what} per request, {most:.3} at most"
+                ));
+            }
+        }
+    }
+    lines
+}
+
 /// The table, per request.
 pub fn text(costs: &[Cost]) -> String {
     let head = [
@@ -188,6 +227,44 @@ mod tests {
             Some(23456)
         );
         assert_eq!(collected("nothing"), None);
+    }
+
+    /// At every aim exactly.
+    fn on_aim() -> Vec<Cost> {
+        let cost = |(driver, depth, aim): (&'static str, u32, f64)| Cost {
+            driver,
+            depth,
+            instructions: Some(aim),
+            hypercalls: 1.0 / f64::from(depth),
+            notifications: 1.0 / f64::from(depth),
+            interrupts: 0.0,
+            grants: 0.0,
+            bytes_copied: 0.0,
+            nanoseconds: 0.0,
+        };
+        AIMS.map(cost).to_vec()
+    }
+
+    #[test]
+    fn a_missed_aim_is_told() {
+        let mut costs = on_aim();
+        assert!(missed(&costs).is_empty());
+        // Without valgrind there is nothing to say of instructions.
+        costs[0].instructions = None;
+        costs[1].instructions = Some(104.0);
+        assert!(missed(&costs).is_empty());
+        costs[1].instructions = Some(106.0);
+        costs[2].grants = 0.5;
+        costs[3].notifications = 0.04;
+        let lines = missed(&costs);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        let line = "blkif at depth 32: 106.000 instructions per request, 105.000 at most";
+        assert_eq!(lines[0], line);
+        assert_eq!(
+            missed(&costs[..3]).len(),
+            3,
+            "storvsc in batches is missing"
+        );
     }
 
     #[test]
