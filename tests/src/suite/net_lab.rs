@@ -5,7 +5,7 @@ use crate::net::Cable;
 use netfront::{Config, Net, NetQueue, Offloads};
 
 /// Pages of the machine's memory: little for an interpreter, which zeroes them one by one.
-pub const NET_RAM_PAGES: usize = if cfg!(miri) { 1024 } else { 8192 };
+pub const NET_RAM_PAGES: usize = if cfg!(miri) { 256 } else { 8192 };
 
 /// How the machine is made, and how its guest uses it.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +34,8 @@ impl Default for NetSetup {
             asked: Offloads::all(),
             mtu: 1500,
             shuffle: None,
-            rx_pages: if cfg!(miri) { 64 } else { 384 },
-            tx_pages: if cfg!(miri) { 64 } else { 256 },
+            rx_pages: if cfg!(miri) { 32 } else { 384 },
+            tx_pages: if cfg!(miri) { 32 } else { 256 },
         }
     }
 }

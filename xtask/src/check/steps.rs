@@ -21,7 +21,7 @@ const XEN_HEADERS: &str = "PV_XEN_HEADERS";
 /// What Miri is run over: a name, and what `cargo miri test` is given. It is some hundred times
 /// slower than the machine, so over the simulated hosts it follows the sessions in which memory
 /// changes hands most.
-const MIRI: [(&str, &[&str]); 5] = [
+const MIRI: [(&str, &[&str]); 6] = [
     (
         "the shared-memory layer",
         &[
@@ -38,6 +38,10 @@ const MIRI: [(&str, &[&str]); 5] = [
     (
         "simulated Xen",
         &["-p", "pv-tests", "--test", "block_xen", "cancels_futures"],
+    ),
+    (
+        "a network interface of simulated Xen",
+        &["-p", "pv-tests", "--test", "net_xen", "drops_runts"],
     ),
     (
         "simulated Hyper-V",
