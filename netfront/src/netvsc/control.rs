@@ -1,8 +1,8 @@
 //! RNDIS beside the frames: requests to the host and its answers, and what it says unasked.
 
+use super::live::Live;
 use super::ndis::oid;
 use super::nvsp::{self, TABLE_ENTRIES, Version, kind};
-use super::queue::Live;
 use super::rndis::{self, Header, KeepaliveComplete, QueryComplete, Request, status};
 use crate::capabilities::{Capabilities, Event};
 use heapless::Deque;

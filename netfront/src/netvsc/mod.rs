@@ -1,6 +1,6 @@
 //! Hyper-V's network interface: the guest side of a synthetic NIC.
 //!
-//! `nvsp`, `rndis`, `ndis` and `rss` are the wire; `connect` is the hand-shake; a [`Queue`] joins
+//! `nvsp`, `rndis`, `ndis` and `rss` are the wire; `opening` and `connect` are the hand-shake; a [`Queue`] joins
 //! `rx` and `tx` over a VMBus channel, and `control` is what the first of them has beside frames.
 //!
 //! ```text
@@ -11,8 +11,10 @@
 
 mod connect;
 mod control;
+mod live;
 pub mod ndis;
 pub mod nvsp;
+mod opening;
 mod pieces;
 mod queue;
 pub mod rndis;
@@ -30,7 +32,7 @@ use hypercall::host::Hypervisor;
 use hypercall::hyperv::HyperV;
 use hypercall::shm::{Lent, Sections};
 use hypercall::{Gate, HostFault, Platform};
-use queue::Live;
+use live::Live;
 pub use queue::Queue;
 use vmbus::{Offer, VmBus};
 
