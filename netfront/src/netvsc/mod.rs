@@ -1,7 +1,8 @@
 //! Hyper-V's network interface: the guest side of a synthetic NIC.
 //!
-//! `nvsp`, `rndis`, `ndis` and `rss` are the wire; `opening` and `connect` are the hand-shake; a [`Queue`] joins
-//! `rx` and `tx` over a VMBus channel, and `control` is what the first of them has beside frames.
+//! `nvsp`, `rndis`, `ndis` and `rss` are the wire; `opening` and `connect` are the hand-shake; a
+//! [`Queue`] that is connected (`live`) joins `rx` and `tx` over a VMBus channel, and `control` is
+//! what the first of them has beside frames.
 //!
 //! ```text
 //! Netvsc ── receive buffer, send buffer (lent to the host for as long as the first channel is open)
