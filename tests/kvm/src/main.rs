@@ -78,6 +78,9 @@ struct Cli {
     /// loopback leads to the guest's port 80 and the guest may reach the others (gateway=PORT,PORT)
     #[arg(long, value_name = "tap=NAME|gateway=PORT", value_parser = Net::parse)]
     net: Option<Net>,
+    /// The NIC's MAC address
+    #[arg(long, value_name = "XX:XX:XX:XX:XX:XX", value_parser = mac, requires = "net")]
+    mac: Option<[u8; 6]>,
     /// Take orders for the NIC from this pipe, one a line: disconnect, unplug, plug
     #[arg(long, value_name = "FIFO", requires = "net")]
     orders: Option<PathBuf>,
@@ -218,11 +221,19 @@ fn bus(cli: &Cli) -> Result<Bus, String> {
     Ok(Bus::new(server, scsi, rescinded.or(unplugged)))
 }
 
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    let byte = |text: &str| u8::from_str_radix(text, 16).map_err(|e| format!("{text}: {e}"));
+    let bytes: Vec<u8> = text.split(':').map(byte).collect::<Result<_, _>>()?;
+    bytes.try_into().map_err(|_| "six bytes".into())
+}
+
 /// A NIC whose line takes packets of 1500 bytes.
-fn nic(line: Box<dyn Port>) -> Netvsp {
+fn nic(line: Box<dyn Port>, mac: Option<[u8; 6]>) -> Netvsp {
+    let default = NetvspConfig::default();
     let config = NetvspConfig {
         max_frame: 1514,
-        ..NetvspConfig::default()
+        mac: mac.unwrap_or(default.mac),
+        ..default
     };
     Netvsp::new(config, line)
 }
@@ -278,7 +289,7 @@ fn run(cli: &Cli) -> Result<(Ending, Counters, Option<tap::Count>), String> {
                 reachable,
             } => Box::new(gateway(*forwarded, reachable, arrived)?.port()),
         };
-        bus = bus.with_nic(nic(line));
+        bus = bus.with_nic(nic(line, cli.mac));
     }
     let machine = Machine::new(memory, entry, bus, looks, &news, cli.trace)?;
     register_signal_handler(SIGRTMIN(), interrupted).map_err(|e| format!("sigaction: {e}"))?;

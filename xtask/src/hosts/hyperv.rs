@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::Boot;
 use super::jobs::Job;
 use crate::cargo;
+use crate::net::MAC;
 use crate::session::Offer;
 
 /// Builds the host: one file without shared libraries, to run in a Linux that has none.
@@ -56,7 +57,7 @@ pub fn job(boot: &Boot<'_>, kvm_host: PathBuf) -> Job {
         .map_or(String::new(), |port| format!(",{port}"));
     // On this machine's own KVM there is no tap, but the port that was kept free for the guest.
     let mut job = boot.job(&format!(
-        "{meanwhile}net='--net tap=tap0'\n\
+        "{meanwhile}net='--net tap=tap0 --mac {MAC}'\n\
          [ -z \"$FORWARD\" ] || net=\"--net gateway=$FORWARD{reachable}\"\n\
          watch {limit} ./kvm-host --kernel {kernel} {disk} {nic} {habit} --timeout {limit} --cmdline {line}\n"
     ));
