@@ -39,12 +39,18 @@ pub fn bench(as_json: bool, quick: bool, progress: &Progress) -> Result<()> {
     if as_json {
         println!(
             "{}",
-            serde_json::to_string_pretty(&json!({ "per_request": costs, "hosts": rows }))?
+            serde_json::to_string_pretty(
+                &json!({ "per_request": costs.block, "per_frame": costs.net, "hosts": rows })
+            )?
         );
     } else {
         println!(
             "A block request of 4 KiB over the simulated hosts, driver's side:\n{}",
-            counters::text(&costs)
+            counters::text(&costs.block)
+        );
+        println!(
+            "A frame of 64 bytes (or 1514, or a TCP segment of 64 KiB), likewise:\n{}",
+            counters::text(&costs.net)
         );
         if !quick {
             print!(
