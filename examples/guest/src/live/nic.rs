@@ -4,7 +4,7 @@ use alloc::string::{String, ToString};
 
 use pv_drivers::hypercall::bus::{Bus as _, BusEvent, Class, Device as _};
 use pv_drivers::netfront::Config;
-use pv_drivers::{Bus, Device, Gate, Net, NetDevice, Platform};
+use pv_drivers::{Bus, Device, Gate, HostFault, Net, NetDevice, Platform};
 
 use crate::nic::Nic;
 
@@ -18,8 +18,10 @@ pub struct LiveNic<'b, 'h, P: Platform, G: Gate> {
     bus: &'b Bus<'h, P, G>,
     platform: P,
     name: String,
-    /// What the bus offers now.
+    /// The device it is, or was.
     device: Option<Device>,
+    /// What the bus offered since: a bus may say so before it says that the old one is gone.
+    offered: Option<Device>,
     net: Option<NetDevice<'b, 'h, P, G>>,
     next_try: u64,
     /// The last reason why there is none.
@@ -34,6 +36,7 @@ impl<'b, 'h, P: Platform, G: Gate> LiveNic<'b, 'h, P, G> {
             platform,
             name: device.as_ref().map(ToString::to_string).unwrap_or_default(),
             device,
+            offered: None,
             net: None,
             next_try: 0,
             trouble: None,
@@ -58,15 +61,18 @@ impl<'b, 'h, P: Platform, G: Gate> LiveNic<'b, 'h, P, G> {
         for _ in 0..EVENTS {
             match self.bus.poll() {
                 Ok(Some(BusEvent::Offered(device))) if device.class() == Class::Net => {
-                    if self.device.is_none() {
-                        self.name = device.to_string();
-                        self.device = Some(device);
-                        self.next_try = 0;
-                    }
+                    self.offered = Some(device);
+                    self.next_try = 0;
                 }
                 Ok(Some(BusEvent::Gone(gone))) => {
                     let gone = gone.to_string();
-                    if self.device.as_ref().is_some_and(|d| d.to_string() == gone) {
+                    let is_gone = |device: &Option<Device>| {
+                        device.as_ref().is_some_and(|d| d.to_string() == gone)
+                    };
+                    if is_gone(&self.offered) {
+                        self.offered = None;
+                    }
+                    if is_gone(&self.device) {
                         self.device = None;
                         self.trouble = self.shut().err();
                     }
@@ -100,22 +106,30 @@ impl<P: Platform, G: Gate> Nic for LiveNic<'_, '_, P, G> {
             return true;
         }
         let now = self.platform.now();
-        let Some(device) = self.device.clone() else {
-            return false;
-        };
         if now < self.next_try {
             return false;
         }
         self.next_try = now.saturating_add(RETRY);
-        let outcome = match &mut self.net {
-            Some(net) => net.reconnect().map_err(|fault| fault.to_string()),
-            None => self
-                .bus
-                .open_net(&device, Config::default())
-                .map(|net| self.net = Some(net))
-                .map_err(|error| error.to_string()),
+        if let Some(net) = &mut self.net {
+            // One that was taken away is let go: only then may the bus say what became of it.
+            let withdrawn = net.fault() == Some(HostFault::Withdrawn);
+            if !withdrawn && net.reconnect().is_ok() {
+                return self.works();
+            }
+            self.trouble = self.shut().err();
+            self.look();
+        }
+        if let Some(device) = self.offered.take() {
+            self.name = device.to_string();
+            self.device = Some(device);
+        }
+        let Some(device) = self.device.clone() else {
+            return false;
         };
-        self.trouble = outcome.err();
+        match self.bus.open_net(&device, Config::default()) {
+            Ok(net) => self.net = Some(net),
+            Err(error) => self.trouble = Some(error.to_string()),
+        }
         self.works()
     }
 

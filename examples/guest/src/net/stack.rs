@@ -217,7 +217,12 @@ impl Loop<'_> {
         self.told = false;
         self.since = now;
         match self.addressing {
-            Addressing::Dhcp => self.ask_again(),
+            Addressing::Dhcp => {
+                // Until there is an answer the address is the one it was: connections end without.
+                let (address, router) = (self.address, self.router);
+                self.assign(&mut interface, address, router);
+                self.ask_again();
+            }
             Addressing::Fixed {
                 address,
                 bits,

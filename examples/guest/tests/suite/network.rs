@@ -15,6 +15,7 @@ use pv_tests::disk::MemDisk;
 use pv_tests::hyperv::netvsp::{Netvsp, NetvspConfig};
 use pv_tests::hyperv::scsi::Lun;
 use pv_tests::hyperv::storvsp::{Address, Storvsp, StorvspConfig};
+use pv_tests::hyperv::vmbus_server::DeviceId;
 use pv_tests::net::gateway::{Gateway, Paced};
 use pv_tests::sim_hyperv::{self, SimHyperV};
 use pv_tests::sim_xen::{self, SimXen};
@@ -49,12 +50,52 @@ enum Kind {
 
 const BOTH: [Kind; 2] = [Kind::Xen, Kind::HyperV];
 
-/// Does a job with this disk, while `client` runs on a thread of its own.
+/// The hand on the plug of the guest's interface.
+#[derive(Clone)]
+enum Plug {
+    Xen(SimXen, Gateway),
+    HyperV(SimHyperV, DeviceId),
+}
+
+impl Plug {
+    fn pull(&self) {
+        match self {
+            Self::Xen(sim, _) => sim.host().detach_nic(0),
+            Self::HyperV(sim, adapter) => sim.host().bus.rescind(*adapter),
+        }
+    }
+
+    fn put_back(&self) {
+        match self {
+            Self::Xen(sim, gateway) => {
+                // The tool stack removes the device once the guest has let go of it.
+                while sim.host().vif(0).is_some() {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                let spec = VifSpec::new(Box::new(gateway.port()));
+                sim.host().attach_nic(spec);
+            }
+            Self::HyperV(sim, adapter) => sim.host().bus.offer_again(*adapter),
+        }
+    }
+}
+
+/// Does a job, while `client` runs on a thread of its own.
 fn with_client(
     kind: Kind,
     command_line: &str,
     gateway: &Gateway,
     client: impl FnOnce(Ports) + Send + 'static,
+) -> Run {
+    with_plug(kind, command_line, gateway, |ports, _| client(ports))
+}
+
+/// The same with a client that can pull the plug.
+fn with_plug(
+    kind: Kind,
+    command_line: &str,
+    gateway: &Gateway,
+    client: impl FnOnce(Ports, Plug) + Send + 'static,
 ) -> Run {
     let forward = |to: u16| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -69,10 +110,10 @@ fn with_client(
         chargen: forward(19),
     };
     let disk = Arc::new(Mutex::new(MemDisk::from_bytes(gpt_with_fat(16 << 20), 512)));
-    let client = thread::spawn(move || client(ports));
-    let run = match kind {
-        Kind::Xen => on_xen(disk, command_line, gateway),
-        Kind::HyperV => on_hyperv(disk, command_line, gateway),
+    let start = |plug: Plug| thread::spawn(move || client(ports, plug));
+    let (run, client) = match kind {
+        Kind::Xen => on_xen(disk, command_line, gateway, start),
+        Kind::HyperV => on_hyperv(disk, command_line, gateway, start),
     };
     let (report, lines) = &run;
     if !report.ok {
@@ -85,13 +126,19 @@ fn with_client(
     run
 }
 
-fn on_xen(disk: Arc<Mutex<MemDisk>>, command_line: &str, gateway: &Gateway) -> Run {
+fn on_xen<C>(
+    disk: Arc<Mutex<MemDisk>>,
+    command_line: &str,
+    gateway: &Gateway,
+    start: impl FnOnce(Plug) -> C,
+) -> (Run, C) {
     let sim = SimXen::new(MEMORY, |_| {});
     sim.host()
         .attach_disk(VbdSpec::new("xvda", Box::new(disk)))
         .unwrap();
     sim.host()
         .attach_nic(VifSpec::new(Box::new(gateway.port())));
+    let client = start(Plug::Xen(sim.clone(), gateway.clone()));
     let handler = sim.clone();
     let done = run(
         Hosted::new(sim.ram().clone(), Paced::new(sim.clone(), gateway.clone())),
@@ -101,16 +148,22 @@ fn on_xen(disk: Arc<Mutex<MemDisk>>, command_line: &str, gateway: &Gateway) -> R
         move |f| handler.on_interrupt(f),
     );
     assert_eq!(format!("{:?}", sim.host().complaints()), "[]");
-    done
+    (done, client)
 }
 
-fn on_hyperv(disk: Arc<Mutex<MemDisk>>, command_line: &str, gateway: &Gateway) -> Run {
+fn on_hyperv<C>(
+    disk: Arc<Mutex<MemDisk>>,
+    command_line: &str,
+    gateway: &Gateway,
+    start: impl FnOnce(Plug) -> C,
+) -> (Run, C) {
     let sim = SimHyperV::new(MEMORY, |_| {});
     let mut scsi = Storvsp::new(StorvspConfig::default());
     scsi.attach(Address::lun(0), Lun::disk(Box::new(disk), 1));
     sim.host().bus.add(Box::new(scsi));
     let adapter = Netvsp::new(NetvspConfig::default(), Box::new(gateway.port()));
-    sim.host().bus.add(Box::new(adapter));
+    let adapter = sim.host().bus.add(Box::new(adapter));
+    let client = start(Plug::HyperV(sim.clone(), adapter));
     let handler = sim.clone();
     let done = run(
         Hosted::new(sim.ram().clone(), Paced::new(sim.clone(), gateway.clone())),
@@ -120,7 +173,7 @@ fn on_hyperv(disk: Arc<Mutex<MemDisk>>, command_line: &str, gateway: &Gateway) -
         move |f| handler.on_interrupt(f),
     );
     assert_eq!(sim.host().counters().violations, Vec::<String>::new());
-    done
+    (done, client)
 }
 
 fn run<M: Machine + 'static, G: Gate + 'static>(
@@ -306,6 +359,33 @@ fn many_requests_over_many_connections_leave_no_buffer_out() {
         assert!(serve.requests > 10_000 && serve.errors == 0);
         assert_eq!(traffic.buffers_before, traffic.buffers_after);
         assert!(traffic.rx_frames > 10_000 && traffic.tx_frames > 10_000);
+    }
+}
+
+#[test]
+fn connections_survive_the_loss_of_the_interface() {
+    for kind in BOTH {
+        let client = |ports: Ports, plug: Plug| {
+            let mut http = Http::connect(ports.http);
+            let whole = |http: &mut Http| {
+                let (path, contents) = &some_files()[1];
+                let answer = http.get(&format!("/{}", encode(path)), "");
+                assert!(answer.status == 200 && answer.body == *contents);
+            };
+            for _ in 0..2 {
+                whole(&mut http);
+                plug.pull();
+                thread::sleep(Duration::from_millis(200));
+                plug.put_back();
+                whole(&mut http);
+            }
+            stop(ports.http);
+        };
+        let (report, lines) = with_plug(kind, "job=serve stop=1", &Gateway::new(), client);
+        assert!(report.ok, "{kind:?}: {:?} {lines:?}", report.error);
+        let traffic = report.traffic.unwrap();
+        assert_eq!(traffic.replugs, 2, "{kind:?}: {lines:?}");
+        assert_eq!(traffic.buffers_before, traffic.buffers_after);
     }
 }
 
