@@ -16,6 +16,12 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(any(
+    feature = "block-device-driver",
+    feature = "embedded-sdmmc",
+    feature = "gpt_disk_io"
+))]
+pub mod adapters;
 #[cfg(feature = "xen")]
 pub mod blkif;
 pub mod blocking;

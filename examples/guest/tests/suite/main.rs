@@ -5,6 +5,8 @@
 )]
 
 #[cfg(test)]
+mod adapters;
+#[cfg(test)]
 mod image;
 #[cfg(test)]
 mod machine;
