@@ -27,6 +27,8 @@ pub mod blkif;
 pub mod blocking;
 pub mod future;
 pub mod limits;
+#[cfg(any(feature = "xen", feature = "hyperv"))]
+mod places;
 pub mod queue;
 pub mod request;
 mod slots;

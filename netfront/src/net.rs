@@ -110,7 +110,7 @@ pub trait NetQueue: Send {
     fn register_waker(&mut self, waker: &Waker);
 
     /// Waits for frames, room or events, at most until `until` of [`now`](Self::now); may return
-    /// early.
+    /// early. While an [`event`](Self::event) has not been taken it returns at once.
     fn pause(&mut self, until: u64);
 
     /// The platform's clock, in nanoseconds.

@@ -4,7 +4,8 @@
 use super::abi::{self, RequestHeader};
 use super::ring::Ring;
 use super::{Blkif, Link};
-use crate::limits::{Limits, PagePlaces, Unit};
+use crate::limits::{Limits, Unit};
+use crate::places::PagePlaces;
 use core::fmt;
 use hypercall::host::{HostError, Hypervisor};
 use hypercall::shm::{Access, Pages, Pool};

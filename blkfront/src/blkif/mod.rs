@@ -8,7 +8,8 @@ mod connect;
 pub mod ring;
 mod words;
 
-use crate::limits::{PagePlaces, Unit};
+use crate::limits::Unit;
+use crate::places::PagePlaces;
 use crate::request::{IoError, Op};
 use crate::transport::{Answer, PageWire, PushError, Says, Transport, Wire};
 use abi::{RequestHeader, Segment};

@@ -4,7 +4,8 @@
 use super::abi::{
     DATA_READ, DATA_WRITE, Operation, REQUEST_COMPLETION, SrbFlags, SrbStatus, Version,
 };
-use crate::limits::{Limits, PagePlaces, SECTOR};
+use crate::limits::{Limits, SECTOR};
+use crate::places::PagePlaces;
 use hypercall::shm::{PAGE_SIZE, Words};
 
 /// Sectors of 512 bytes in a page.
