@@ -180,6 +180,25 @@ mod tests {
     }
 
     #[test]
+    fn frames_cost_hyperv_no_copy_and_a_batch_one_signal() {
+        let signals = Counted {
+            interrupts: 0,
+            ..once_a_batch(50)
+        };
+        for size in [Size::Small, Size::Full, Size::Segment] {
+            let sent = net::netvsc_tx(size, 12, 50);
+            assert_eq!((sent.requests, sent.counted), (600, signals));
+        }
+        for size in [Size::Small, Size::Full] {
+            let received = net::netvsc_rx(size, 12, 50);
+            assert_eq!(
+                (received.requests, received.counted),
+                (600, once_a_batch(50))
+            );
+        }
+    }
+
+    #[test]
     fn the_yardstick_for_networks_moves_its_frames() {
         assert_eq!(virtio_net::tx(32, 20).requests, 640);
         assert_eq!(virtio_net::rx(32, 20).requests, 640);
