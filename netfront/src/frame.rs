@@ -1,11 +1,13 @@
 //! Frames: bytes in memory that the host may still write, and what is known of them.
 
 use crate::offload::{RxMeta, TxMeta};
-use hypercall::shm::{Buf, OutOfSpan, Section};
+use hypercall::shm::{Buf, OutOfSpan, Piece, Section};
 
 /// Where a frame's bytes are.
 #[derive(Debug)]
 pub enum Body {
+    /// In one page of a pool.
+    Piece(Piece),
     /// In pages of a pool.
     Buf(Buf),
     /// In a part of a run that is one piece to the host.
@@ -17,6 +19,7 @@ impl Body {
     #[inline]
     pub fn len(&self) -> usize {
         match self {
+            Self::Piece(piece) => piece.len().into(),
             Self::Buf(buf) => buf.len(),
             Self::Section(section) => section.len(),
         }
@@ -30,6 +33,7 @@ impl Body {
     #[inline]
     fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), OutOfSpan> {
         match self {
+            Self::Piece(piece) => piece.read_at(offset, into),
             Self::Buf(buf) => buf.read_at(offset, into),
             Self::Section(section) => section.read_at(offset, into),
         }
@@ -38,6 +42,7 @@ impl Body {
     #[inline]
     fn write_at(&mut self, offset: usize, from: &[u8]) -> Result<(), OutOfSpan> {
         match self {
+            Self::Piece(piece) => piece.write_at(offset, from),
             Self::Buf(buf) => buf.write_at(offset, from),
             Self::Section(section) => section.write_at(offset, from),
         }
@@ -45,6 +50,7 @@ impl Body {
 
     fn truncate(&mut self, len: usize) {
         match self {
+            Self::Piece(piece) => piece.truncate(len),
             Self::Buf(buf) => buf.truncate(len),
             Self::Section(section) => section.truncate(len),
         }

@@ -1,13 +1,15 @@
 //! A buffer in lent pages.
 
-use super::pool::{Header, Link, Meta, NONE, Pool};
-use super::stock::PoolPage;
+use super::pieces::Pieces;
+use super::pool::Pool;
+use super::records::{Link, Meta, NONE, Records};
 use super::{OutOfSpan, PAGE_SIZE, Span};
 use crate::platform::Platform;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 
 /// A chain of lent pages that holds `len()` bytes, owned like a `Vec`: it moves into a request,
 /// comes back with its completion, and returns its pages to the pool when dropped.
@@ -63,20 +65,10 @@ pub struct Segment {
 }
 
 impl Buf {
-    /// A buffer of one page that holds `len` bytes.
-    ///
-    /// # Safety
-    /// The page is the caller's, who passes it on together with one count of its header.
-    #[inline]
-    pub(super) unsafe fn new(page: &Meta, len: u16) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { Self::placed(page.into(), 0, len) }
-    }
-
     /// A buffer of one page that holds the `len` bytes from byte `offset` of it on.
     ///
     /// # Safety
-    /// As for [`new`](Self::new); `offset + len <= 4096`.
+    /// The page is the caller's, who passes it on; `offset + len <= 4096`.
     #[inline(always)]
     pub(super) unsafe fn placed(head: NonNull<Meta>, offset: u16, len: u16) -> Self {
         let mut buf = Self { head };
@@ -87,40 +79,39 @@ impl Buf {
 
     /// Its first page, which it owns.
     #[inline(always)]
-    fn first(&self) -> &Meta {
-        // SAFETY: this buffer's count keeps the header alive, and with it the records of pages.
+    pub(super) fn first(&self) -> &Meta {
+        // SAFETY: the page is owned, so its record is there.
         unsafe { self.head.as_ref() }
     }
 
     #[inline(always)]
-    fn header(&self) -> &Header {
-        // SAFETY: this buffer's count keeps the header alive.
-        unsafe { self.first().header().as_ref() }
+    pub(super) fn records(&self) -> Records {
+        self.first().records()
     }
 
     /// The link of its first page.
     #[inline(always)]
-    fn first_link(&self) -> Link {
+    pub(super) fn first_link(&self) -> Link {
         // SAFETY: of the pages of a buffer, links are written only through `&mut` of it.
         unsafe { *self.first().link.get() }
     }
 
     #[inline(always)]
-    fn set_first(&mut self, link: Link) {
+    pub(super) fn set_first(&mut self, link: Link) {
         // SAFETY: as in `first_link`, and `&mut self` excludes readers.
         unsafe { *self.first().link.get() = link };
     }
 
     #[inline]
-    fn link(&self, page: u16) -> Link {
+    pub(super) fn link(&self, page: u16) -> Link {
         // SAFETY: callers pass pages of this buffer; as in `first_link`.
-        unsafe { *self.header().meta(page).link.get() }
+        unsafe { *self.records().meta(page).as_ref().link.get() }
     }
 
     #[inline]
-    fn set_link(&mut self, page: u16, link: Link) {
+    pub(super) fn set_link(&mut self, page: u16, link: Link) {
         // SAFETY: as in `link`, and `&mut self` excludes readers.
-        unsafe { *self.header().meta(page).link.get() = link };
+        unsafe { *self.records().meta(page).as_ref().link.get() = link };
     }
 
     /// Adds a page that holds `len` bytes behind page `tail`.
@@ -136,13 +127,13 @@ impl Buf {
     }
 
     #[inline(always)]
-    fn bytes(&self) -> u32 {
+    pub(super) fn bytes(&self) -> u32 {
         // SAFETY: as in `first_link`.
         unsafe { *self.first().bytes.get() }
     }
 
     #[inline(always)]
-    fn set_len(&mut self, len: u32) {
+    pub(super) fn set_len(&mut self, len: u32) {
         // SAFETY: as in `set_first`.
         unsafe { *self.first().bytes.get() = len };
     }
@@ -183,46 +174,17 @@ impl Buf {
         })
     }
 
-    /// The page of a buffer that has only one, and the piece of it that the buffer holds, when that
-    /// is `least` to `most` bytes.
-    ///
-    /// # Errors
-    /// Any other buffer.
-    #[inline(always)]
-    pub fn into_segment(self, least: u16, most: u16) -> Result<(PoolPage, Segment), Self> {
-        let link = self.first_link();
-        if !link.is_alone(least, most) {
-            return Err(self);
-        }
-        let piece = Segment {
-            token: self.first().token(),
-            offset: link.offset(),
-            len: link.len(),
-        };
-        let head = ManuallyDrop::new(self).head;
-        // SAFETY: the page and its count are passed on.
-        Ok((unsafe { PoolPage::new(head) }, piece))
-    }
-
-    /// The page of a buffer that has only one.
-    ///
-    /// # Errors
-    /// Any other buffer.
-    #[inline(always)]
-    pub fn into_page(self) -> Result<PoolPage, Self> {
-        if !self.first_link().is_alone(0, PAGE_SIZE as u16) {
-            return Err(self);
-        }
-        let head = ManuallyDrop::new(self).head;
-        // SAFETY: the page and its count are passed on.
-        Ok(unsafe { PoolPage::new(head) })
+    /// The pieces, each to be kept by itself, in order; those without bytes too.
+    pub fn into_pieces(self) -> Pieces {
+        // SAFETY: the pages are passed on.
+        unsafe { Pieces::new(ManuallyDrop::new(self).head) }
     }
 
     /// The pieces, a page each, in order.
     #[inline(always)]
     pub fn segments(&self) -> Segments<'_> {
         Segments {
-            header: self.first().header(),
+            records: self.records(),
             next: self.first().index(),
             life: PhantomData,
         }
@@ -242,20 +204,6 @@ impl Buf {
         self.set_len(self.bytes().min(u32::try_from(len).unwrap_or(u32::MAX)));
     }
 
-    /// Makes a buffer of one page hold the `len` bytes from byte `offset` of that page on. `false`,
-    /// with nothing changed, when they leave the page or the buffer is not one page.
-    #[inline(always)]
-    pub fn place(&mut self, offset: u16, len: u16) -> bool {
-        let end = u32::from(offset).wrapping_add(u32::from(len));
-        let link = self.first_link();
-        if end > PAGE_SIZE as u32 || link.pages() != 1 {
-            return false;
-        }
-        self.set_first(link.with_bytes(offset, len));
-        self.set_len(len.into());
-        true
-    }
-
     /// A view of the bytes in the first page; `None` of an empty buffer. What is copied by it is
     /// not counted: it is for headers that a driver puts before the caller's bytes.
     pub fn head(&self) -> Option<Span<'_>> {
@@ -263,7 +211,7 @@ impl Buf {
         let page = self.first().index();
         // SAFETY: the page is this buffer's, so it exists and is lent memory without references,
         // for as long as the buffer is borrowed.
-        let page = unsafe { Span::new(self.header().data(page), PAGE_SIZE) };
+        let page = unsafe { Span::new(self.records().data(page), PAGE_SIZE) };
         let (offset, len) = (link.offset().into(), link.len().into());
         page.part(offset, len).ok().filter(|span| !span.is_empty())
     }
@@ -271,7 +219,7 @@ impl Buf {
     /// Whether it came from `pool`.
     #[inline(always)]
     pub fn is_from<P: Platform>(&self, pool: &Pool<P>) -> bool {
-        self.first().header() == pool.at()
+        self.records() == pool.records()
     }
 
     /// Drops `count` bytes from the front; does nothing to an empty buffer. Pages stay.
@@ -297,7 +245,7 @@ impl Buf {
     /// # Errors
     /// [`AppendError`], with `other`; this buffer is then unchanged.
     pub fn append(&mut self, other: Buf) -> Result<(), (AppendError, Buf)> {
-        if self.first().header() != other.first().header() {
+        if self.records() != other.records() {
             return Err((AppendError::OtherPool, other));
         }
         let first = self.first_link();
@@ -316,9 +264,8 @@ impl Buf {
             tail = link.next();
             link = self.link(tail);
         }
+        // The pages of `other` are ours now.
         self.set_link(tail, link.with_next(other.first().index()));
-        // SAFETY: `other`'s pages are ours now; its count goes with it, and ours remains.
-        unsafe { Header::drop_count(other.first().header()) };
         Ok(())
     }
 
@@ -366,7 +313,9 @@ impl Buf {
     fn check(&self, offset: usize, len: usize) -> Result<(), OutOfSpan> {
         match offset.checked_add(len) {
             Some(end) if end <= self.len() => {
-                self.header().count_copied(len);
+                // SAFETY: this buffer's pages keep the header.
+                let header = unsafe { self.records().header() };
+                header.copied.fetch_add(len as u64, Ordering::Relaxed);
                 Ok(())
             }
             _ => Err(OutOfSpan),
@@ -386,7 +335,7 @@ impl Buf {
                 let start = usize::from(link.offset()).wrapping_add(here);
                 // SAFETY: the page is this buffer's, so it exists and is lent memory without
                 // references; the part is inside it because `offset + len <= 4096`.
-                let whole = unsafe { Span::new(self.header().data(page), PAGE_SIZE) };
+                let whole = unsafe { Span::new(self.records().data(page), PAGE_SIZE) };
                 let Ok(part) = whole.part(start, len.wrapping_sub(here)) else {
                     return;
                 };
@@ -402,33 +351,30 @@ impl Buf {
 impl Drop for Buf {
     #[inline]
     fn drop(&mut self) {
-        let (first, link) = (self.first(), self.first_link());
-        let header = first.header();
-        // SAFETY: the page is this buffer's, which is going; so are those linked to it.
-        unsafe {
-            header.as_ref().give_back(first.index());
-            if link.next() != NONE {
-                give_back_chain(header, link.next());
-            }
+        if self.first_link().next() != NONE {
+            // SAFETY: the page is this buffer's, which is going.
+            unsafe { give_back_linked(self.head) };
         }
-        // SAFETY: this buffer's own count, given up last.
-        unsafe { Header::drop_count(header) }
+        // SAFETY: as above; what was linked to it is gone.
+        unsafe { Meta::give_back(self.head) };
     }
 }
 
-/// Gives back a page, and those linked to it.
+/// Gives back the pages that are linked to one.
 ///
 /// # Safety
-/// The pages are the caller's, who uses them no more, and whose count keeps the header alive.
-#[inline(never)]
-unsafe fn give_back_chain(header: NonNull<Header>, mut page: u16) {
-    while page != NONE {
-        // SAFETY: the caller's promise; a link is read before its page is given back.
-        unsafe {
-            let header = header.as_ref();
-            let next = (*header.meta(page).link.get()).next();
-            header.give_back(page);
-            page = next;
+/// The pages are the caller's, who uses them no more.
+#[cold]
+unsafe fn give_back_linked(first: NonNull<Meta>) {
+    // SAFETY: the caller's promise; a link is read before its page is given back, and the first
+    // page, which stays the caller's, keeps the records.
+    unsafe {
+        let records = first.as_ref().records();
+        let mut next = (*first.as_ref().link.get()).next();
+        while next != NONE {
+            let page = records.meta(next);
+            next = (*page.as_ref().link.get()).next();
+            Meta::give_back(page);
         }
     }
 }
@@ -436,7 +382,7 @@ unsafe fn give_back_chain(header: NonNull<Header>, mut page: u16) {
 /// Iterates over a buffer's pieces; pieces of no bytes are passed over.
 #[derive(Clone, Copy)]
 pub struct Segments<'a> {
-    header: NonNull<Header>,
+    records: Records,
     next: u16,
     life: PhantomData<&'a Buf>,
 }
@@ -453,10 +399,9 @@ impl Iterator for Segments<'_> {
     #[inline(always)]
     fn next(&mut self) -> Option<Segment> {
         while self.next != NONE {
-            // SAFETY: the borrowed buffer keeps the header alive, and the page is its own; links
-            // change only through `&mut Buf`, which the borrow excludes.
+            // SAFETY: the page is the borrowed buffer's; links change only through `&mut Buf`, which the borrow excludes.
             let (token, link) = unsafe {
-                let meta = self.header.as_ref().meta(self.next);
+                let meta = self.records.meta(self.next).as_ref();
                 (meta.token(), *meta.link.get())
             };
             self.next = link.next();

@@ -10,7 +10,7 @@
 //! * [`Pages`] owns a run of pages; [`Lent`] is a run the host was given access to; [`Boxed`] is a
 //!   private value in pages of its own.
 //! * [`Pool`] cuts lent pages into [`Buf`]s that return by themselves, and [`Stock`] draws many at
-//!   once; [`Sections`] hands out parts of a run that is one piece to the host.
+//!   once; a [`Piece`] is bytes in one page; [`Sections`] hands out parts of a run that is one piece to the host.
 //!
 //! Memory that the host may still write is never given back to the kernel: a [`Lent`] that is
 //! dropped instead of reclaimed is leaked on purpose.
@@ -22,7 +22,10 @@ pub mod hosted;
 mod lent;
 mod page;
 mod pages;
+mod piece;
+mod pieces;
 mod pool;
+mod records;
 mod sections;
 mod span;
 mod stock;
@@ -37,10 +40,12 @@ pub use buf::{AppendError, Buf, Segment, Segments};
 pub use lent::{Access, Lent};
 pub use page::{Page, Slot, full_barrier};
 pub use pages::{HostPage, OutOfPages, Pages};
-pub use pool::{Pool, PoolError};
+pub use piece::{InPage, Piece, PoolPage};
+pub use pieces::{Joint, Pieces};
+pub use pool::{Pool, PoolError, PoolId};
 pub use sections::{Section, Sections};
 pub use span::{OutOfSpan, Span};
-pub use stock::{PoolPage, Stock};
+pub use stock::Stock;
 pub use tickets::Tickets;
 pub use words::Words;
 

@@ -119,10 +119,10 @@ impl<'a> Page<'a> {
             assert!(COUNT.is_power_of_two());
             assert!(BASE.is_multiple_of(8) && BASE + COUNT as usize * size_of::<T>() <= PAGE_SIZE);
         };
-        let offset = ((index & const { COUNT - 1 }) as usize).wrapping_mul(size_of::<T>());
+        let index = (index & const { COUNT - 1 }) as usize;
         Slot {
             // SAFETY: the masked index is below `COUNT`, and `COUNT` records fit the page.
-            at: unsafe { self.at.add(BASE).add(offset) },
+            at: unsafe { self.at.add(BASE).cast::<T>().add(index).cast() },
             life: PhantomData,
         }
     }

@@ -2,14 +2,15 @@
 
 use super::abi::{
     EXTRA_FLAG_MORE, EXTRA_TYPE_GSO, EXTRA_TYPE_HASH, EXTRA_TYPE_MAX, ExtraHash, ExtraInfo,
-    GSO_TYPE_TCPV4, GSO_TYPE_TCPV6, NR_SLOTS_MIN, RXF_CSUM_BLANK, RXF_DATA_VALIDATED,
-    RXF_EXTRA_INFO, RXF_GSO_PREFIX, RXF_MORE_DATA, RxResponse,
+    GSO_TYPE_TCPV4, GSO_TYPE_TCPV6, NR_SLOTS_MIN, RXF_EXTRA_INFO, RXF_GSO_PREFIX, RXF_MORE_DATA,
+    RxResponse,
 };
+use super::rx::checksum;
 use crate::ETHERNET_HEADER;
 use crate::frame::{Body, RxFrame};
-use crate::offload::{Ip, RxChecksum, RxMeta, Segmentation};
+use crate::offload::{Ip, RxMeta, Segmentation};
 use hypercall::HostFault;
-use hypercall::shm::{Buf, PoolPage};
+use hypercall::shm::{Joint, Piece, PoolPage};
 
 /// Pieces of a frame at most: as many as it may have when sent, and one more for a header that
 /// has a page of its own. A longer one is taken off the ring and dropped.
@@ -44,7 +45,7 @@ pub struct Chain {
     rules: Rules,
     stage: Stage,
     meta: RxMeta,
-    body: Option<Buf>,
+    body: Joint,
     pieces: u16,
     extras: u8,
     /// It is of no use any more, and only taken off the ring.
@@ -108,13 +109,10 @@ impl Chain {
         if flags & RXF_GSO_PREFIX != 0 {
             return Err(HostFault::Malformed);
         }
-        let blank = flags & RXF_CSUM_BLANK != 0;
-        self.meta = RxMeta::default();
-        if blank {
-            self.meta.checksum = RxChecksum::Blank;
-        } else if flags & RXF_DATA_VALIDATED != 0 {
-            self.meta.checksum = RxChecksum::Good;
-        }
+        self.meta = RxMeta {
+            checksum: checksum(flags),
+            ..RxMeta::default()
+        };
         Ok(())
     }
 
@@ -128,25 +126,21 @@ impl Chain {
             self.spoil();
             return Ok(());
         };
-        let piece = page.into_buf(answer.offset, len);
+        let piece = Piece::new(page, answer.offset, len);
         let piece = piece.map_err(|_| HostFault::Length)?;
         if self.pieces > PIECES {
             self.spoil();
         }
-        if self.bad {
-            return Ok(());
-        }
-        match &mut self.body {
+        if !self.bad {
             // Pages of one pool, and few of them.
-            Some(body) => drop(body.append(piece)),
-            none => *none = Some(piece),
+            drop(self.body.push(piece));
         }
         Ok(())
     }
 
     fn spoil(&mut self) {
         self.bad = true;
-        self.body = None;
+        self.body = Joint::new();
     }
 
     /// Takes an extra; its flags.
@@ -183,7 +177,7 @@ impl Chain {
     /// The frame, once it is complete, to begin anew; `None` when it is of no use.
     pub fn finish(&mut self) -> Option<RxFrame> {
         let done = core::mem::replace(self, Self::new(self.rules));
-        let body = done.body?;
+        let body = done.body.finish()?;
         let short = body.len() < ETHERNET_HEADER;
         (!done.bad && !short).then(|| RxFrame::new(Body::Buf(body), done.meta))
     }

@@ -1,7 +1,8 @@
 //! Xen's network interface, netif: the front end.
 //!
 //! `abi` is the wire, `words` how it is written, `ring` a shared page; `tx` and `rx` are the two
-//! ways, `chain` puts received frames together; `features` is what both ends offer each other,
+//! ways, with `accept` to say what can be sent, `places` to know what is in flight, and `chain` to
+//! put received frames together; `features` is what both ends offer each other,
 //! `news` what changes later, `connect` the hand-shake through xenstore. [`Queue`] joins them to
 //! one queue pair, and [`Netif`] queues to an interface.
 //!
@@ -10,10 +11,12 @@
 //! [`rx`](crate::NetQueue::rx).
 
 pub mod abi;
+mod accept;
 mod chain;
 mod connect;
 mod features;
 mod news;
+mod places;
 mod queue;
 pub mod ring;
 mod rx;

@@ -1,21 +1,17 @@
 //! One queue pair: a ring each way, their event channels, and what is known of the interface.
 
-use super::abi::{
-    EXTRA_TYPE_GSO, ExtraInfo, GSO_TYPE_TCPV4, GSO_TYPE_TCPV6, NR_SLOTS_MIN, TXF_CSUM_BLANK,
-    TXF_DATA_VALIDATED,
-};
+use super::accept::{Chain, Terms, VLAN_TAG};
 use super::news::News;
 use super::rx::Rx;
 use super::tx::Tx;
 use crate::ETHERNET_HEADER;
-use crate::capabilities::{Capabilities, Event, Offloads, Stats};
+use crate::capabilities::{Capabilities, Event, Stats};
 use crate::frame::{Body, RxFrame, TxFrame};
 use crate::net::{NetQueue, ReserveError, SendError};
-use crate::offload::{Ip, Protocol, RxMeta, Segmentation, Transport, TxMeta};
 use core::fmt;
 use core::task::Waker;
 use hypercall::host::Hypervisor;
-use hypercall::shm::{Buf, Lent, PAGE_SIZE};
+use hypercall::shm::{Buf, Lent};
 use hypercall::xen::Xen;
 use hypercall::{Gate, HostFault, Platform, Port};
 
@@ -25,10 +21,6 @@ const PATIENCE: u32 = 4;
 /// How long is slept at most while the host has hardly a page to receive into, in nanoseconds: no
 /// interrupt tells of dropped frames.
 const STARVED: u64 = 1_000_000;
-/// With fewer pages posted than this, each is shown to the host at once.
-const FEW: usize = 64;
-/// Bytes of a VLAN tag.
-const VLAN_TAG: usize = 4;
 
 /// One queue pair of a [`Netif`](super::Netif).
 pub struct Queue<'b, 'h, P: Platform, G: Gate> {
@@ -36,8 +28,6 @@ pub struct Queue<'b, 'h, P: Platform, G: Gate> {
     pub(super) tx: Tx<P>,
     pub(super) rx: Rx<P>,
     pub(super) can: Capabilities,
-    /// The longest frame that goes the short way, in bytes; 0 while none does.
-    most: u16,
     rx_bytes: u64,
     tx_bytes: u64,
     /// Whether the back end takes frames of more pieces.
@@ -69,12 +59,6 @@ impl<P: Platform, G: Gate> fmt::Debug for Queue<'_, '_, P, G> {
     }
 }
 
-/// What a frame that takes the long way is on the wire.
-struct Chain {
-    flags: u16,
-    extra: Option<ExtraInfo>,
-}
-
 impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
     pub(super) fn new(xen: &'h Xen<P, G>, can: Capabilities) -> Option<Self> {
         let platform = xen.platform();
@@ -83,7 +67,6 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
             tx: Tx::new(platform).ok()?,
             rx: Rx::new(platform).ok()?,
             can,
-            most: 0,
             rx_bytes: 0,
             tx_bytes: 0,
             sg: false,
@@ -103,7 +86,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
             log::warn!("network queue failed: {fault}");
             self.fault = Some(fault);
         }
-        self.most = 0;
+        self.tx.set_most(0);
         self.tx.stop();
         self.rx.stop();
     }
@@ -112,11 +95,10 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
     pub(super) fn learn(&mut self, can: Capabilities, sg: bool) {
         self.can = can;
         self.sg = sg;
-        let frame = usize::from(can.mtu).saturating_add(ETHERNET_HEADER);
-        self.most = frame.min(PAGE_SIZE) as u16;
-        if self.fault.is_some() {
-            self.most = 0;
-        }
+        self.tx.set_most(match self.fault {
+            None => usize::from(can.mtu).saturating_add(ETHERNET_HEADER),
+            Some(_) => 0,
+        });
     }
 
     /// Begins to work over a connection that was just made.
@@ -172,7 +154,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
     }
 
     #[inline(never)]
-    fn reserve_any(&mut self, len: usize) -> Result<Buf, ReserveError> {
+    fn reserve_any(&mut self, len: usize) -> Result<Body, ReserveError> {
         if let Some(fault) = self.fault {
             return Err(ReserveError::Failed(fault));
         }
@@ -184,26 +166,14 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         }
         for _ in 0..PATIENCE {
             self.reap().map_err(ReserveError::Failed)?;
-            if let Some(buf) = self.tx.alloc(len) {
-                return Ok(buf);
+            if let Some(body) = self.tx.alloc(len) {
+                return Ok(body);
             }
             if self.tx.in_flight() == 0 || !self.wait_for_room(false) {
                 break;
             }
         }
         Err(ReserveError::Full)
-    }
-
-    /// As [`send_any`](Self::send_any), for a frame without headroom.
-    #[cold]
-    fn send_parts(&mut self, buf: Buf, meta: TxMeta) -> Result<(), (SendError, TxFrame)> {
-        match TxFrame::new(Body::Buf(buf), 0) {
-            Some(mut frame) => {
-                frame.meta = meta;
-                self.send_any(frame)
-            }
-            None => Ok(()),
-        }
     }
 
     #[inline(never)]
@@ -215,36 +185,47 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
             Ok(chain) => chain,
             Err(why) => return Err((why, frame)),
         };
-        let Body::Buf(buf) = frame.body() else {
-            return Err((SendError::OtherQueue, frame));
-        };
-        let slots = buf.segments().count();
-        let slots = slots.wrapping_add(usize::from(chain.extra.is_some()));
-        if let Err(why) = self.make_room(slots) {
-            return Err((why, frame));
-        }
         let (len, headroom) = (frame.len(), usize::from(frame.headroom()));
-        if let (Body::Buf(mut buf), _) = frame.into_parts() {
-            buf.advance(headroom);
-            self.tx.send_chain(buf, chain.flags, chain.extra);
-            self.count_sent(len);
-        }
+        let mut buf = match frame.into_parts() {
+            (Body::Piece(piece), _) => Buf::from(piece),
+            (Body::Buf(buf), _) => buf,
+            // It was none a moment ago.
+            (Body::Section(_), _) => return Ok(()),
+        };
+        buf.advance(headroom);
+        self.tx.send_chain(buf, chain.flags, chain.extra);
+        self.count_sent(len);
         Ok(())
+    }
+
+    /// What a frame will be on the wire, for which there is room on the ring.
+    fn accept(&mut self, frame: &TxFrame) -> Result<Chain, SendError> {
+        let is_ours = match (frame.body(), self.tx.pool()) {
+            (Body::Piece(piece), Some(pool)) => piece.pool() == pool.id(),
+            (Body::Buf(buf), Some(pool)) => buf.is_from(pool),
+            _ => false,
+        };
+        if !is_ours {
+            return Err(SendError::OtherQueue);
+        }
+        let (can, sg) = (&self.can, self.sg);
+        let chain = Terms { can, sg }.accept(frame)?;
+        self.make_room(chain.slots)?;
+        Ok(chain)
     }
 
     #[inline(always)]
     fn count_sent(&mut self, bytes: usize) {
-        self.stats.tx_frames = self.stats.tx_frames.wrapping_add(1);
         self.tx_bytes = self.tx_bytes.wrapping_add(bytes as u64);
     }
 
     fn make_room(&mut self, slots: usize) -> Result<(), SendError> {
         for _ in 0..PATIENCE {
-            if self.tx.has_room(slots) {
+            if self.tx.make_room(slots) {
                 return Ok(());
             }
             self.reap().map_err(SendError::Failed)?;
-            if self.tx.has_room(slots) {
+            if self.tx.make_room(slots) {
                 return Ok(());
             }
             if !self.wait_for_room(false) {
@@ -254,104 +235,10 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         Err(SendError::Full)
     }
 
-    /// Whether the interface could send the frame, and as what.
-    fn accept(&self, frame: &TxFrame) -> Result<Chain, SendError> {
-        let Body::Buf(buf) = frame.body() else {
-            return Err(SendError::OtherQueue);
-        };
-        if !self.tx.pool().is_some_and(|pool| buf.is_from(pool)) {
-            return Err(SendError::OtherQueue);
-        }
-        let chain = self.accept_meta(&frame.meta, frame.len())?;
-        self.accept_length(frame)?;
-        self.accept_pieces(buf, chain.extra.is_some())?;
-        Ok(chain)
-    }
-
-    fn accept_length(&self, frame: &TxFrame) -> Result<(), SendError> {
-        let len = frame.len();
-        let plain = usize::from(self.can.mtu).saturating_add(ETHERNET_HEADER);
-        let fits = if frame.meta.segmentation.is_some() {
-            len <= self.can.max_segmented as usize
-        } else {
-            len <= plain || (len <= plain.saturating_add(VLAN_TAG) && is_tagged(frame))
-        };
-        match fits && len >= ETHERNET_HEADER {
-            true => Ok(()),
-            false => Err(SendError::BadLength),
-        }
-    }
-
-    /// Counts slots. Back ends take the Ethernet header from the first piece alone.
-    fn accept_pieces(&self, buf: &Buf, extra: bool) -> Result<(), SendError> {
-        let mut pieces = buf.segments();
-        let first = pieces.next().ok_or(SendError::BadLength)?;
-        let slots = pieces.count().saturating_add(1);
-        let most = if self.sg { NR_SLOTS_MIN } else { 1 };
-        if slots > most.saturating_sub(usize::from(extra)).max(1)
-            || usize::from(first.len) < ETHERNET_HEADER
-        {
-            return Err(SendError::BadLength);
-        }
-        Ok(())
-    }
-
-    fn accept_meta(&self, meta: &TxMeta, len: usize) -> Result<Chain, SendError> {
-        let mut chain = Chain {
-            flags: 0,
-            extra: None,
-        };
-        if meta.vlan.is_some() {
-            return Err(SendError::Unsupported);
-        }
-        if let Some(transport) = meta.checksum {
-            if !self.can.tx.contains(checksum_of(transport)) || !has_checksum(transport, len) {
-                return Err(SendError::Unsupported);
-            }
-            chain.flags = TXF_CSUM_BLANK | TXF_DATA_VALIDATED;
-        }
-        if let Some(segmentation) = meta.segmentation {
-            let Some(transport) = meta.checksum else {
-                return Err(SendError::Unsupported);
-            };
-            chain.extra = Some(self.accept_segmentation(segmentation, transport)?);
-        }
-        Ok(chain)
-    }
-
-    fn accept_segmentation(
-        &self,
-        segmentation: Segmentation,
-        transport: Transport,
-    ) -> Result<ExtraInfo, SendError> {
-        let (offload, gso_type) = match segmentation.ip {
-            Ip::V4 => (Offloads::SEGMENT_V4, GSO_TYPE_TCPV4),
-            Ip::V6 => (Offloads::SEGMENT_V6, GSO_TYPE_TCPV6),
-        };
-        if !self.can.tx.contains(offload)
-            || transport.ip != segmentation.ip
-            || transport.protocol != Protocol::Tcp
-            || segmentation.mss == 0
-        {
-            return Err(SendError::Unsupported);
-        }
-        Ok(ExtraInfo {
-            r#type: EXTRA_TYPE_GSO,
-            flags: 0,
-            gso_size: segmentation.mss,
-            gso_type,
-            pad: 0,
-            gso_features: 0,
-        })
-    }
-
-    /// The next frame, by the long way.
+    /// The next frame, by the long way; whether there may be one.
     #[inline(never)]
-    fn rx_any(&mut self) -> Result<Option<RxFrame>, HostFault> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
-        }
-        let taken = self.rx_or_rest();
+    fn rx_any(&mut self, some: bool) -> Result<Option<RxFrame>, HostFault> {
+        let taken = self.rx_or_rest(some);
         match &taken {
             Ok(Some(frame)) => self.count_received(frame.len()),
             Ok(None) => {}
@@ -362,18 +249,19 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
 
     #[inline(always)]
     fn count_received(&mut self, bytes: usize) {
-        self.stats.rx_frames = self.stats.rx_frames.wrapping_add(1);
         self.rx_bytes = self.rx_bytes.wrapping_add(bytes as u64);
     }
 
-    fn rx_or_rest(&mut self) -> Result<Option<RxFrame>, HostFault> {
+    fn rx_or_rest(&mut self, some: bool) -> Result<Option<RxFrame>, HostFault> {
+        let mut some = some;
         for _ in 0..PATIENCE {
-            if let Some(frame) = self.rx.take()? {
-                if self.rx.is_due() || self.rx.posted() < FEW {
+            if some && let Some(frame) = self.rx.take()? {
+                if self.rx.is_due() {
                     self.publish_rx();
                 }
                 return Ok(Some(frame));
             }
+            some = true;
             if self.news.is_gone() {
                 return Err(HostFault::Withdrawn);
             }
@@ -416,29 +304,6 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
     }
 }
 
-/// The offload that fills in a checksum.
-fn checksum_of(transport: Transport) -> Offloads {
-    match (transport.ip, transport.protocol) {
-        (Ip::V4, Protocol::Tcp) => Offloads::CHECKSUM_TCP_V4,
-        (Ip::V4, Protocol::Udp) => Offloads::CHECKSUM_UDP_V4,
-        (Ip::V6, Protocol::Tcp) => Offloads::CHECKSUM_TCP_V6,
-        (Ip::V6, Protocol::Udp) => Offloads::CHECKSUM_UDP_V6,
-    }
-}
-
-/// Whether the checksum's field is inside the frame.
-fn has_checksum(transport: Transport, len: usize) -> bool {
-    let at = usize::from(transport.start)
-        .saturating_add(usize::from(transport.protocol.checksum_offset()));
-    at.saturating_add(2) <= len
-}
-
-/// Whether a VLAN tag is in the frame.
-fn is_tagged(frame: &TxFrame) -> bool {
-    let mut kind = [0; 2];
-    frame.read_at(12, &mut kind).is_ok() && kind == [0x81, 0]
-}
-
 impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
     fn capabilities(&self) -> &Capabilities {
         &self.can
@@ -446,51 +311,49 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
 
     #[inline]
     fn rx(&mut self) -> Result<Option<RxFrame>, HostFault> {
-        let Some(plain) = self.rx.take_plain() else {
-            return self.rx_any();
-        };
-        self.count_received(plain.buf.len());
-        if plain.is_due {
-            self.publish_rx();
+        let mut plain = self.rx.take_plain();
+        if plain.is_none() {
+            if let Some(fault) = self.fault {
+                return Err(fault);
+            }
+            if self.rx.is_due() {
+                self.publish_rx();
+            }
+            match self.rx.look() {
+                Ok(true) => plain = self.rx.take_plain(),
+                Ok(false) => return self.rx_any(false),
+                // It is found again by the long way.
+                Err(_) => return self.rx_any(true),
+            }
         }
-        let meta = RxMeta {
-            checksum: plain.checksum,
-            ..RxMeta::default()
+        let Some(plain) = plain else {
+            return self.rx_any(true);
         };
-        Ok(Some(RxFrame::new(Body::Buf(plain.buf), meta)))
+        self.count_received(plain.len().into());
+        Ok(Some(plain.into_frame()))
     }
 
     #[inline]
     fn tx_reserve(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
-        let mut buf = None;
         // A length of 0 goes the long way.
-        if len.wrapping_sub(1) < usize::from(self.most) {
-            buf = self.tx.reuse(len as u16);
-        }
-        let buf = match buf {
-            Some(buf) => buf,
+        let body = match self.tx.reuse(len) {
+            Some(piece) => Body::Piece(piece),
             None => self.reserve_any(len)?,
         };
         // Its headroom is none, so it always has one.
-        TxFrame::new(Body::Buf(buf), 0).ok_or(ReserveError::Full)
+        TxFrame::new(body, 0).ok_or(ReserveError::Full)
     }
 
     #[inline(always)]
     fn send(&mut self, frame: TxFrame) -> Result<(), (SendError, TxFrame)> {
-        let Some(id) = self.tx.plain_id(&frame) else {
+        if !self.tx.is_plain(&frame) {
             return self.send_any(frame);
-        };
-        let (Body::Buf(buf), meta) = frame.into_parts() else {
-            // It was a buffer a moment ago.
-            return Ok(());
-        };
-        match self.tx.send_plain(id, buf, self.most) {
-            Ok(len) => {
-                self.count_sent(len.into());
-                Ok(())
-            }
-            Err(buf) => self.send_parts(buf, meta),
         }
+        if let (Body::Piece(piece), _) = frame.into_parts() {
+            self.count_sent(piece.len().into());
+            self.tx.send_plain(piece);
+        }
+        Ok(())
     }
 
     #[inline]
@@ -509,6 +372,8 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
 
     fn stats(&self) -> Stats {
         let mut stats = self.stats;
+        stats.rx_frames = self.rx.frames();
+        stats.tx_frames = self.tx.frames();
         stats.rx_bytes = self.rx_bytes;
         stats.tx_bytes = self.tx_bytes;
         stats.rx_dropped = self.rx.dropped;

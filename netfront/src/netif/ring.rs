@@ -15,8 +15,9 @@ pub struct Ring<P: Platform, E> {
     /// Requests written, and how many of them the host may see.
     written: u32,
     published: u32,
-    /// Answers taken, and how many the host was last seen to have given.
-    taken: u32,
+    /// Requests written whose answers were not taken.
+    outstanding: u32,
+    /// How many answers the host was last seen to have given.
     seen: u32,
     entry: PhantomData<fn() -> E>,
 }
@@ -34,7 +35,7 @@ impl<P: Platform, E> Ring<P, E> {
             page,
             written: 0,
             published: 0,
-            taken: 0,
+            outstanding: 0,
             seen: 0,
             entry: PhantomData,
         }
@@ -63,13 +64,13 @@ impl<P: Platform, E> Ring<P, E> {
     /// How many more requests it has room for.
     #[inline(always)]
     pub fn room(&self) -> u32 {
-        RING_SIZE.wrapping_sub(self.outstanding())
+        RING_SIZE.wrapping_sub(self.outstanding)
     }
 
     /// Requests written whose answers were not taken.
     #[inline(always)]
     pub fn outstanding(&self) -> u32 {
-        self.written.wrapping_sub(self.taken)
+        self.outstanding
     }
 
     /// How many requests were written so far, in wrapping arithmetic: which slot is next.
@@ -78,10 +79,22 @@ impl<P: Platform, E> Ring<P, E> {
         self.written
     }
 
+    /// Requests that the host was not shown yet.
+    #[inline(always)]
+    pub fn unpublished(&self) -> u32 {
+        self.written.wrapping_sub(self.published)
+    }
+
     /// How many answers were taken so far, in wrapping arithmetic: which slot is next.
     #[inline(always)]
     pub fn taken(&self) -> u32 {
-        self.taken
+        self.written.wrapping_sub(self.outstanding)
+    }
+
+    /// Answers that were seen and not taken.
+    #[inline(always)]
+    pub fn to_take(&self) -> u32 {
+        self.seen.wrapping_sub(self.taken())
     }
 
     /// The next slot, to write a request to, not yet visible to the host. The caller makes sure
@@ -90,6 +103,7 @@ impl<P: Platform, E> Ring<P, E> {
     pub fn next_request(&mut self) -> Slot<'_, E> {
         let index = self.written;
         self.written = index.wrapping_add(1);
+        self.outstanding = self.outstanding.wrapping_add(1);
         self.slot(index)
     }
 
@@ -116,8 +130,9 @@ impl<P: Platform, E> Ring<P, E> {
     #[inline]
     pub fn look(&mut self) -> Result<u32, HostFault> {
         let produced = self.shared().load_u32::<{ abi::RSP_PROD }>();
-        let count = produced.wrapping_sub(self.taken);
-        if count > self.published.wrapping_sub(self.taken) {
+        let taken = self.taken();
+        let count = produced.wrapping_sub(taken);
+        if count > self.published.wrapping_sub(taken) {
             return Err(HostFault::RingIndex);
         }
         self.seen = produced;
@@ -128,38 +143,37 @@ impl<P: Platform, E> Ring<P, E> {
     /// says may be different the next time it is read.
     #[inline(always)]
     pub fn next_answer(&self) -> Option<Slot<'_, E>> {
-        (self.taken != self.seen).then(|| self.slot(self.taken))
+        let taken = self.taken();
+        (taken != self.seen).then(|| self.slot(taken))
     }
 
-    /// Takes the answers that were seen, one after another, and shows the start of each to `each`,
-    /// until it has enough: then that answer is taken, too.
+    /// Takes the answers that were seen, one after another: shows `each` the start of one, and how
+    /// many were taken before it, as long as it says that it took it. Returns how many it did.
     #[inline(always)]
-    pub fn take_each<T: FromBytes>(&mut self, mut each: impl FnMut(T) -> bool) {
-        let seen = self.seen;
-        let mut at = self.taken;
-        while at != seen {
-            let start = self.slot(at).read_part::<T, 0>();
+    pub fn take_each<T: FromBytes>(&mut self, mut each: impl FnMut(T, u32) -> bool) -> u32 {
+        let (first, seen) = (self.taken(), self.seen);
+        let mut at = first;
+        while at != seen && each(self.slot(at).read_part::<T, 0>(), at) {
             at = at.wrapping_add(1);
-            if !each(start) {
-                break;
-            }
         }
-        self.taken = at;
+        let count = at.wrapping_sub(first);
+        self.outstanding = self.outstanding.wrapping_sub(count);
+        count
     }
 
-    /// Takes the next answer and puts a request in its place, for a ring without
-    /// [`room`](Self::room), where that is the next request's. `each` is shown the answer and which
-    /// slot it is in; on `None` nothing is done.
+    /// On a ring without [`room`](Self::room), where the next answer is in the next request's slot:
+    /// shows `each` the answer and which slot it is in, and puts the request in its place that it
+    /// returns; on `None` nothing is done. Only for as many answers as [`to_take`](Self::to_take)
+    /// says.
     #[inline(always)]
     pub fn exchange<T, R>(&mut self, each: impl FnOnce(T, u8) -> Option<(T, R)>) -> Option<R>
     where
         T: FromBytes + IntoBytes + Immutable,
     {
-        let at = self.taken;
-        let slot = self.next_answer()?;
-        let (request, result) = each(slot.read_part::<T, 0>(), at as u8)?;
+        let at = self.written as u8;
+        let slot = self.slot(at.into());
+        let (request, result) = each(slot.read_part::<T, 0>(), at)?;
         slot.write_part::<T, 0>(&request);
-        self.taken = at.wrapping_add(1);
         self.written = self.written.wrapping_add(1);
         Some(result)
     }
@@ -167,12 +181,12 @@ impl<P: Platform, E> Ring<P, E> {
     /// Passes over the next answer.
     #[inline(always)]
     pub fn advance(&mut self) {
-        self.taken = self.taken.wrapping_add(1);
+        self.outstanding = self.outstanding.wrapping_sub(1);
     }
 
     /// Takes no more answers: those that were seen are forgotten.
     pub fn shut(&mut self) {
-        self.seen = self.taken;
+        self.seen = self.taken();
     }
 
     /// Asks to be told when `count` more answers than were taken have come; whether there is any
@@ -180,7 +194,7 @@ impl<P: Platform, E> Ring<P, E> {
     #[inline]
     pub fn arm(&mut self, count: u32) -> bool {
         let shared = self.shared();
-        shared.store_u32::<{ abi::RSP_EVENT }>(self.taken.wrapping_add(count));
+        shared.store_u32::<{ abi::RSP_EVENT }>(self.taken().wrapping_add(count));
         // The host looks at the wish after it answers; so must we look at answers after wishing.
         full_barrier();
         self.has_more()
@@ -189,7 +203,7 @@ impl<P: Platform, E> Ring<P, E> {
     /// Whether there are answers that were not taken, by the host's account.
     #[inline]
     pub fn has_more(&self) -> bool {
-        self.shared().load_u32::<{ abi::RSP_PROD }>() != self.taken
+        self.shared().load_u32::<{ abi::RSP_PROD }>() != self.taken()
     }
 }
 
@@ -206,8 +220,7 @@ mod tests {
     fn ring<E>(start: u32) -> Ring<Platform, E> {
         let platform = Hosted::new(Ram::new(1, 0x100), Alone::default());
         let mut ring = Ring::new(lend(Pages::alloc(&platform, 1).unwrap()));
-        (ring.written, ring.published) = (start, start);
-        (ring.taken, ring.seen) = (start, start);
+        (ring.written, ring.published, ring.seen) = (start, start, start);
         let page = page(&ring);
         for (at, index) in [(0, 0), (4, 1), (8, 0), (12, 0)] {
             page.store_u32(at, start.wrapping_add(index)).unwrap();

@@ -1,15 +1,12 @@
 //! Frames from the host: the ring to receive by, kept full of the pool's pages.
 
-use super::abi::{
-    NR_SLOTS_MIN, RSP_OKAY, RXF_CSUM_BLANK, RXF_DATA_VALIDATED, RXF_EXTRA_INFO, RXF_GSO_PREFIX,
-    RXF_MORE_DATA, RxRequest, RxResponse,
-};
+use super::abi::{NR_SLOTS_MIN, RXF_CSUM_BLANK, RXF_DATA_VALIDATED, RxRequest, RxResponse};
 use super::chain::{Chain, Rules};
 use super::ring::Ring;
 use crate::ETHERNET_HEADER;
-use crate::frame::RxFrame;
-use crate::offload::RxChecksum;
-use hypercall::shm::{Boxed, Buf, Lent, OutOfPages, PAGE_SIZE, Pool, PoolPage, Stock};
+use crate::frame::{Body, RxFrame};
+use crate::offload::{RxChecksum, RxMeta};
+use hypercall::shm::{Boxed, Lent, OutOfPages, Piece, Pool, PoolPage, Stock};
 use hypercall::{HostFault, Platform};
 
 /// Slots of the ring.
@@ -18,16 +15,45 @@ const SLOTS: usize = 256;
 /// turn later.
 const BUDGET: u32 = 2 * SLOTS as u32;
 /// Requests are shown to the host when so many were written.
-const BATCH: u32 = 8;
+const BATCH: u32 = 32;
+/// With fewer pages posted than this, each is shown to the host at once.
+const FEW: usize = 64;
+/// Bits of an answer, the least length taken off, that are as its slot says if it is what most are:
+/// a piece of 14 to 2061 bytes that starts in the page's first KiB, neither an extra nor followed
+/// by one or by another piece. The rest of the bits may be anything.
+const USUAL: u64 =
+    0xffff | (!OFFSET as u64) << 16 | (!CHECKSUM as u64) << 32 | (!MORE as u64) << 48;
+/// Where such a piece may start, in bytes.
+const OFFSET: u16 = 0x3ff;
+/// How many bytes it may have beyond the least.
+const MORE: u16 = 0x7ff;
+/// Bytes that a frame has at least.
+const LEAST: u16 = ETHERNET_HEADER as u16;
+/// Flags that speak of a checksum.
+const CHECKSUM: u16 = RXF_CSUM_BLANK | RXF_DATA_VALIDATED;
 
-/// A frame that came the short way.
+/// A frame that goes the short way.
 pub struct Plain {
-    /// Its bytes.
-    pub buf: Buf,
-    /// What the host says of its checksum.
-    pub checksum: RxChecksum,
-    /// Pages were posted that the host is to be shown now.
-    pub is_due: bool,
+    piece: Piece,
+    answer: RxResponse,
+}
+
+impl Plain {
+    /// Length in bytes.
+    #[inline(always)]
+    pub fn len(&self) -> u16 {
+        self.answer.status as u16
+    }
+
+    /// The frame.
+    #[inline(always)]
+    pub fn into_frame(self) -> RxFrame {
+        let meta = RxMeta {
+            checksum: checksum(self.answer.flags),
+            ..RxMeta::default()
+        };
+        RxFrame::new(Body::Piece(self.piece), meta)
+    }
 }
 
 /// How frames are received.
@@ -39,8 +65,13 @@ pub struct Rx<P: Platform> {
     /// The page in each slot that the host has.
     posted: Boxed<[Option<PoolPage>; SLOTS], P>,
     chain: Chain,
-    /// The ring is full and no chain begun: the next frame may go the short way.
-    is_plain: bool,
+    /// How many requests will be written when frames go the short way no more: those written while
+    /// the ring is not full, or a chain is begun.
+    until: u32,
+    /// How many were when they began to.
+    since: u32,
+    /// Frames received, but for those that went the short way since.
+    frames: u64,
     /// Frames that were of no use.
     pub dropped: u64,
 }
@@ -54,7 +85,9 @@ impl<P: Platform> Rx<P> {
             stock: Stock::none(),
             posted: Boxed::new(platform, [const { None }; SLOTS])?,
             chain: Chain::default(),
-            is_plain: false,
+            until: 0,
+            since: 0,
+            frames: 0,
             dropped: 0,
         })
     }
@@ -75,6 +108,7 @@ impl<P: Platform> Rx<P> {
         let grant = ring.grant();
         self.release();
         self.ring = Some(ring);
+        (self.since, self.until) = (0, 0);
         self.stock = self.pool.as_ref().map_or(Stock::none(), Pool::stock);
         self.chain = Chain::new(rules);
         self.fill();
@@ -83,7 +117,7 @@ impl<P: Platform> Rx<P> {
 
     /// Takes no more. What was posted stays with the host.
     pub fn stop(&mut self) {
-        self.is_plain = false;
+        self.unsettle();
         if let Some(ring) = &mut self.ring {
             ring.shut();
         }
@@ -91,6 +125,7 @@ impl<P: Platform> Rx<P> {
 
     /// The ring's page, to be taken back.
     pub fn close(&mut self) -> Option<Lent<P>> {
+        self.unsettle();
         self.ring.take().map(Ring::into_page)
     }
 
@@ -99,7 +134,7 @@ impl<P: Platform> Rx<P> {
         self.posted.fill_with(|| None);
         self.stock = Stock::none();
         self.chain = Chain::default();
-        self.is_plain = false;
+        self.unsettle();
     }
 
     /// Pages that the host may receive into.
@@ -118,26 +153,47 @@ impl<P: Platform> Rx<P> {
         self.ring.is_some() && self.posted() < NR_SLOTS_MIN
     }
 
+    /// Frames received so far.
+    pub fn frames(&self) -> u64 {
+        let ring = self.ring.as_ref();
+        let exchanged = ring.map_or(0, |ring| ring.written().wrapping_sub(self.since));
+        self.frames.wrapping_add(exchanged.into())
+    }
+
+    /// Lets no frame go the short way until [`settle`](Self::settle).
+    fn unsettle(&mut self) {
+        self.frames = self.frames();
+        self.since = self.ring.as_ref().map_or(0, Ring::written);
+        self.until = self.since;
+    }
+
+    /// Lets the answers that were seen go the short way, if they may.
+    fn settle(&mut self) {
+        if let Some(ring) = &self.ring {
+            let may = ring.room() == 0 && !self.chain.is_begun();
+            let answers = if may { ring.to_take().min(BATCH) } else { 0 };
+            self.since = ring.written();
+            self.until = self.since.wrapping_add(answers);
+        }
+    }
+
     /// What most frames are: one piece, of a ring that is full again at once. `None` says nothing
     /// of the others; then nothing was done.
     #[inline(always)]
     pub fn take_plain(&mut self) -> Option<Plain> {
-        if !self.is_plain {
+        let (posted, stock) = (&mut *self.posted, &mut self.stock);
+        let ring = self.ring.as_mut()?;
+        if ring.written() == self.until {
             return None;
         }
-        let (posted, stock) = (&mut *self.posted, &mut self.stock);
-        self.ring.as_mut()?.exchange(|word: u64, slot| {
-            let answer = RxResponse::from_word(word);
-            let checksum = plain_checksum(answer.flags)?;
-            let len = answer.status as u16;
-            // A negative status is a length beyond the page, too.
-            let end = u32::from(answer.offset).wrapping_add(u32::from(len));
-            if answer.id != u16::from(slot)
-                || end > PAGE_SIZE as u32
-                || usize::from(len) < ETHERNET_HEADER
-            {
+        ring.exchange(|word: u64, slot| {
+            let usual = word.wrapping_sub((LEAST as u64) << 48);
+            if usual & USUAL != u64::from(slot) {
                 return None;
             }
+            // Seen to be so already, but not by the compiler.
+            let offset = (usual >> 16) as u16 & OFFSET;
+            let len = ((usual >> 48) as u16 & MORE).wrapping_add(LEAST);
             let next = stock.page()?;
             let request = RxRequest {
                 id: slot.into(),
@@ -145,25 +201,34 @@ impl<P: Platform> Rx<P> {
                 gref: next.token() as u32,
             };
             let page = posted.get_mut(usize::from(slot))?.replace(next)?;
-            let plain = Plain {
-                buf: page.into_buf(answer.offset, len).ok()?,
-                checksum,
-                is_due: u32::from(slot) % BATCH == 0,
-            };
-            Some((request.word(), plain))
+            let piece = Piece::new(page, offset, len).ok()?;
+            let answer = RxResponse::from_word(word);
+            Some((request.word(), Plain { piece, answer }))
         })
     }
 
-    /// Whether pages were posted that the host is to be shown now.
-    pub fn is_due(&self) -> bool {
-        let ring = self.ring.as_ref();
-        ring.is_some_and(|ring| ring.written().is_multiple_of(BATCH))
+    /// Looks for answers when those that were seen are used up, so that
+    /// [`take_plain`](Self::take_plain) may find one again; whether there is any.
+    ///
+    /// # Errors
+    /// [`HostFault`] when the host broke the protocol.
+    #[inline(never)]
+    pub fn look(&mut self) -> Result<bool, HostFault> {
+        self.unsettle();
+        let Some(ring) = &mut self.ring else {
+            return Ok(false);
+        };
+        if ring.to_take() == 0 && ring.look()? == 0 {
+            return Ok(false);
+        }
+        self.settle();
+        Ok(true)
     }
 
-    /// Notes whether the next frame may go the short way.
-    fn settle(&mut self) {
-        let is_full = self.ring.as_ref().is_some_and(|ring| ring.room() == 0);
-        self.is_plain = is_full && !self.chain.is_begun();
+    /// Whether so many pages were posted that the host is to be shown them now.
+    pub fn is_due(&self) -> bool {
+        let ring = self.ring.as_ref();
+        ring.is_some_and(|ring| ring.unpublished() >= BATCH || self.posted() < FEW)
     }
 
     /// The next frame, whatever it is made of. `None` when there is none, or the host gave more
@@ -177,15 +242,18 @@ impl<P: Platform> Rx<P> {
                 return Ok(None);
             };
             let Some(slot) = ring.next_answer() else {
-                if ring.look()? == 0 {
-                    return Ok(None);
+                if self.look()? {
+                    continue;
                 }
-                continue;
+                return Ok(None);
             };
             let word = slot.read_part::<u64, 0>();
+            self.unsettle();
+            let Some(ring) = &mut self.ring else {
+                return Ok(None);
+            };
             let index = ring.taken() as u8;
             ring.advance();
-            self.is_plain = false;
             let posted = self.posted.get_mut(usize::from(index));
             let page = posted.and_then(Option::take);
             let page = page.ok_or(HostFault::UnknownId)?;
@@ -194,6 +262,7 @@ impl<P: Platform> Rx<P> {
                 let frame = self.chain.finish();
                 self.fill();
                 if frame.is_some() {
+                    self.frames = self.frames.wrapping_add(1);
                     return Ok(frame);
                 }
                 self.dropped = self.dropped.wrapping_add(1);
@@ -205,6 +274,7 @@ impl<P: Platform> Rx<P> {
 
     /// Posts pages until the ring is full or the pool empty.
     pub fn fill(&mut self) {
+        self.unsettle();
         let Some(ring) = &mut self.ring else {
             return;
         };
@@ -238,16 +308,12 @@ impl<P: Platform> Rx<P> {
     }
 }
 
-/// What the flags of a frame of one piece without an extra say of its checksum; `None` when it is
-/// another frame.
+/// What the flags of an answer say of a frame's checksum.
 #[inline(always)]
-fn plain_checksum(flags: u16) -> Option<RxChecksum> {
-    const CHECKSUM: u16 = RXF_CSUM_BLANK | RXF_DATA_VALIDATED;
-    const { assert!(RSP_OKAY == 0 && RXF_EXTRA_INFO | RXF_MORE_DATA | RXF_GSO_PREFIX == 28) };
-    match flags {
-        0 => Some(RxChecksum::Unchecked),
-        RXF_DATA_VALIDATED => Some(RxChecksum::Good),
-        RXF_CSUM_BLANK | CHECKSUM => Some(RxChecksum::Blank),
-        _ => None,
+pub fn checksum(flags: u16) -> RxChecksum {
+    match flags & CHECKSUM {
+        0 => RxChecksum::Unchecked,
+        RXF_DATA_VALIDATED => RxChecksum::Good,
+        _ => RxChecksum::Blank,
     }
 }

@@ -276,6 +276,7 @@ impl<P: Platform> Transmit<P> {
                 Some(number) => self.send_section(channel, number, frame, wanted.cut),
                 None => Err((SendError::OtherQueue, frame)),
             },
+            (Ok(_), Body::Piece(_)) => Err((SendError::OtherQueue, frame)),
             (Ok(_), Body::Buf(buf)) if !buf.is_from(&self.pool) => {
                 Err((SendError::OtherQueue, frame))
             }
@@ -435,6 +436,7 @@ fn edit(body: &Body, cut: Option<Cut>) {
 fn head(body: &Body) -> Option<Span<'_>> {
     match body {
         Body::Section(section) => Some(section.span()),
+        Body::Piece(piece) => Some(piece.span()),
         Body::Buf(buf) => buf.head(),
     }
 }

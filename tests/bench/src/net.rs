@@ -172,13 +172,20 @@ fn receives<Q: NetQueue>(
             (0..depth).for_each(|_| line.send(frame.clone()));
             machine.settle();
         });
-        let mut shown = 0;
-        while let Some(frame) = queue.rx().expect("a sound host") {
-            shown += 1;
-            drop(frame);
-        }
+        let shown = take_all(queue);
         assert_eq!(shown, depth, "the host did not deliver");
     })
+}
+
+/// Takes and drops what came; how many frames.
+#[inline(always)]
+fn take_all(queue: &mut impl NetQueue) -> usize {
+    let mut shown = 0;
+    while let Some(frame) = queue.rx().expect("a sound host") {
+        shown += 1;
+        drop(frame);
+    }
+    shown
 }
 
 fn run<Q: NetQueue>(

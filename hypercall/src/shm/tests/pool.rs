@@ -1,5 +1,7 @@
 use super::{lent, platform, pool};
-use crate::shm::{AppendError, Boxed, Buf, OutOfSpan, PAGE_SIZE, PoolError, Segment};
+use crate::shm::{
+    AppendError, Boxed, Buf, InPage, Joint, OutOfSpan, PAGE_SIZE, Piece, PoolError, Segment,
+};
 use std::vec;
 use std::vec::Vec;
 
@@ -168,9 +170,10 @@ fn a_pool_closes_when_its_buffers_are_back() {
 }
 
 #[test]
-fn buffers_outlive_their_pool_and_then_only_the_loan_is_leaked() {
+fn buffers_outlive_their_pool() {
     let platform = platform(64);
     let pool = pool(&platform, 3);
+    let used = platform.ram().used_pages();
     let mut early = pool.alloc(1).unwrap();
     let mut late = pool.alloc(PAGE_SIZE * 2).unwrap();
     drop(pool);
@@ -180,6 +183,15 @@ fn buffers_outlive_their_pool_and_then_only_the_loan_is_leaked() {
     late.fill(1);
     assert_eq!(segments(&late).len(), 3);
     drop(late);
+    assert_eq!(platform.ram().used_pages(), used, "who would free them?");
+}
+
+#[test]
+fn of_a_pool_dropped_unclosed_only_the_loan_is_leaked() {
+    let platform = platform(64);
+    let pool = pool(&platform, 3);
+    drop(pool.alloc(PAGE_SIZE * 2));
+    drop(pool);
     assert_eq!(
         platform.ram().used_pages(),
         3,
@@ -258,32 +270,6 @@ fn buffers_cross_threads() {
 }
 
 #[test]
-fn a_page_shows_the_bytes_it_is_told_to() {
-    let platform = platform(64);
-    let (pool, other) = (pool(&platform, 4), super::pool(&platform, 1));
-    let mut buf = pool.alloc(PAGE_SIZE).unwrap();
-    assert!(buf.is_from(&pool) && !buf.is_from(&other));
-    buf.write_at(100, b"frame").unwrap();
-    assert!(buf.place(100, 5));
-    assert_eq!((buf.len(), bytes(&buf).as_slice()), (5, &b"frame"[..]));
-    let token = buf.only_segment(4096).unwrap().token;
-    assert_eq!(segments(&buf), [(token, 100, 5)]);
-    assert_eq!(buf.head().unwrap().load_u8(2), Ok(b'a'));
-    assert_eq!(buf.head().unwrap().len(), 5);
-    // To the page's end, and not beyond it.
-    assert!(buf.place(4000, 96) && buf.len() == 96);
-    for (offset, len) in [(4000, 97), (4096, 1), (1, 4096), (u16::MAX, u16::MAX)] {
-        assert!(!buf.place(offset, len));
-    }
-    assert_eq!(segments(&buf), [(token, 4000, 96)]);
-    assert!(buf.place(0, 4096) && buf.place(4096, 0) && buf.is_empty());
-    assert!(buf.head().is_none());
-    let mut two = pool.alloc(PAGE_SIZE + 1).unwrap();
-    assert!(!two.place(0, 10));
-    assert_eq!(two.len(), PAGE_SIZE + 1);
-}
-
-#[test]
 fn a_boxed_value_lives_in_pages_and_is_dropped_once() {
     let platform = platform(8);
     let pool = pool(&platform, 1);
@@ -336,33 +322,91 @@ fn a_stock_draws_many_pages_and_gives_back_the_rest() {
 }
 
 #[test]
-fn a_page_becomes_a_buffer_and_a_page_again() {
+fn bytes_in_a_page_are_no_more_than_it_holds() {
+    for (bytes, here) in [(0, 0), (1, 1), (4095, 4095), (4096, 4096), (4097, 4096)] {
+        assert_eq!(InPage::clamped(bytes).get(), here);
+    }
+    assert_eq!(InPage::clamped(usize::MAX), InPage::WHOLE);
+    let most = InPage::clamped(1514);
+    let some = |bytes| InPage::some(bytes, most).map(InPage::get);
+    assert_eq!([some(1), some(1514)], [Some(1), Some(1514)]);
+    assert_eq!([some(0), some(1515), some(usize::MAX)], [None; 3]);
+    assert_eq!(InPage::some(1, InPage::default()), None);
+    assert_eq!(InPage::some(1 << 16 | 9, InPage::WHOLE), None);
+}
+
+#[test]
+fn a_piece_is_some_bytes_of_a_page() {
     let platform = platform(64);
-    let pool = pool(&platform, 3);
+    let (pool, other) = (pool(&platform, 3), super::pool(&platform, 1));
     let page = pool.stock().page().unwrap();
     let token = page.token();
-    let page = page.into_buf(4000, 97).unwrap_err();
-    let page = page.into_buf(u16::MAX, 2).unwrap_err();
-    let mut buf = page.into_buf(4000, 96).unwrap();
-    assert_eq!(segments(&buf), [(token, 4000, 96)]);
-    buf.write_at(90, b"bytes.").unwrap();
-    for (least, most) in [(14, 95), (97, 106), (97, u16::MAX), (97, 95)] {
-        buf = buf.into_segment(least, most).unwrap_err();
-    }
-    for (least, most) in [(96, 96), (14, 96), (0, u16::MAX)] {
-        let (page, piece) = buf.into_segment(least, most).unwrap();
-        assert_eq!((piece.token, piece.offset, piece.len), (token, 4000, 96));
-        buf = page.into_buf(piece.offset, piece.len).unwrap();
-    }
-    let page = buf.into_page().unwrap();
-    assert_eq!((page.token(), pool.free_pages()), (token, 2));
-    let again = page.into_buf(4090, 6).unwrap();
-    assert_eq!(bytes(&again), b"bytes.");
-    drop(again);
-    let two = pool.alloc(PAGE_SIZE + 1).unwrap();
-    let two = two.into_segment(0, u16::MAX).unwrap_err();
-    let two = two.into_page().unwrap_err();
-    assert_eq!(two.pages(), 2);
-    drop((two, pool.alloc(9).unwrap().into_page()));
+    let page = Piece::new(page, 4000, 97).unwrap_err();
+    let page = Piece::new(page, u16::MAX, 2).unwrap_err();
+    let page = Piece::new(page, u16::MAX, u16::MAX).unwrap_err();
+    let mut piece = Piece::new(page, 4000, 96).unwrap();
+    assert!(piece.pool() == pool.id() && piece.pool() != other.id());
+    assert!(!piece.is_empty());
+    assert_eq!(
+        (piece.token(), piece.offset(), piece.len()),
+        (token, 4000, 96)
+    );
+    piece.write_at(88, b"at the end").unwrap_err();
+    piece.write_at(86, b"at the end").unwrap();
+    let mut end = [0; 10];
+    piece.read_at(87, &mut end).unwrap_err();
+    piece.read_at(86, &mut end).unwrap();
+    assert_eq!((&end, pool.copied()), (b"at the end", 20));
+    assert_eq!(piece.span().load_u8(86), Ok(b'a'));
+    piece.truncate(97);
+    piece.truncate(usize::MAX);
+    assert_eq!(piece.len(), 96);
+    piece.truncate(88);
+    // As a buffer it is the same bytes.
+    let buf = Buf::from(piece);
+    assert_eq!((buf.len(), segments(&buf)), (88, vec![(token, 4000, 88)]));
+    assert_eq!(bytes(&buf)[86..], *b"at");
+    let piece = buf.into_pieces().next().unwrap();
+    assert_eq!((piece.offset(), piece.len()), (4000, 88));
+    let piece = Piece::start(piece.into_page(), InPage::clamped(3));
+    assert_eq!((piece.token(), piece.offset(), piece.len()), (token, 0, 3));
+    assert_eq!(pool.free_pages(), 2);
+    drop(piece);
     assert_eq!(pool.free_pages(), 3);
+}
+
+#[test]
+fn a_buffer_is_taken_apart_and_put_together() {
+    let platform = platform(64);
+    let (pool, other) = (pool(&platform, 6), super::pool(&platform, 1));
+    let mut buf = pool.alloc(3 * PAGE_SIZE - 7).unwrap();
+    let pattern: Vec<u8> = (0..buf.len()).map(|i| (i * 7 % 251) as u8).collect();
+    buf.write_at(0, &pattern).unwrap();
+    buf.advance(PAGE_SIZE + 10);
+    let mut joint = Joint::new();
+    assert!(Joint::new().finish().is_none());
+    for (piece, place) in buf.into_pieces().zip([(4096, 0), (10, 4086), (0, 4089)]) {
+        assert_eq!((piece.offset(), piece.len()), place);
+        joint.push(piece).unwrap();
+    }
+    let foreign = other.alloc(1).unwrap().into_pieces().next().unwrap();
+    let (why, foreign) = joint.push(foreign).unwrap_err();
+    assert_eq!((why, foreign.len()), (AppendError::OtherPool, 1));
+    let mut again = joint.finish().unwrap();
+    assert_eq!((again.pages(), pool.free_pages()), (3, 3));
+    assert_eq!(bytes(&again), pattern[PAGE_SIZE + 10..]);
+    again.append(pool.alloc(5).unwrap()).unwrap();
+    assert_eq!((again.pages(), again.len()), (4, 2 * PAGE_SIZE - 17 + 5));
+    // What is not taken goes back.
+    let mut pieces = again.into_pieces();
+    let first = pieces.next().unwrap();
+    drop(pieces);
+    assert_eq!(pool.free_pages(), 5);
+    drop(first);
+    let mut joint = Joint::new();
+    let more = pool.alloc(2 * PAGE_SIZE).unwrap();
+    more.into_pieces()
+        .for_each(|piece| joint.push(piece).unwrap());
+    drop(joint);
+    assert_eq!(pool.free_pages(), 6);
 }

@@ -1,0 +1,337 @@
+//! What is known of a pool's pages: records in pages of their own, reached by atomics and by the
+//! owners of pages.
+
+use super::PAGE_SIZE;
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// No page: the end of a chain.
+pub(super) const NONE: u16 = u16::MAX;
+
+/// What is known of one page of a pool. A buffer is a pointer to that of its first page.
+#[repr(C)]
+pub(super) struct Meta {
+    /// What names the page to the host; never changes.
+    token: u64,
+    /// The page's place in the buffer that owns it.
+    pub(super) link: UnsafeCell<Link>,
+    /// Of a buffer's first page: bytes in the whole buffer.
+    pub(super) bytes: UnsafeCell<u32>,
+    /// Which page of the pool it is; never changes.
+    index: u16,
+    /// Where the word with its bit is, in bytes from the records on; never changes.
+    word: u16,
+    /// The pool's; never changes.
+    records: Records,
+}
+
+/// A page's place in a buffer, and which of its bytes belong to it: next page, where the bytes
+/// start in the page, of a buffer's first page how many it has, and how many bytes there are (16
+/// bits each). One word, so that one look tells a buffer that is a whole page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Link(u64);
+
+impl Link {
+    /// Of a page that is a whole buffer by itself.
+    pub(super) const WHOLE: Self = Self::alone(PAGE_SIZE as u16);
+
+    /// Of the only page of a buffer of `len` bytes.
+    #[inline(always)]
+    pub(super) const fn alone(len: u16) -> Self {
+        Self(NONE as u64 | 1 << 32 | (len as u64) << 48)
+    }
+
+    /// Of the only page of a buffer of the `len` bytes from `offset` on.
+    #[inline(always)]
+    pub(super) const fn placed(offset: u16, len: u16) -> Self {
+        Self(Self::alone(len).0 | (offset as u64) << 16)
+    }
+
+    /// The next page of the buffer, or [`NONE`].
+    #[inline(always)]
+    pub(super) fn next(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Where the buffer's bytes start in the page.
+    #[inline(always)]
+    pub(super) fn offset(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// How many there are; `offset + len <= 4096`.
+    #[inline(always)]
+    pub(super) fn len(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    /// Of a buffer's first page: how many it has.
+    #[inline(always)]
+    pub(super) fn pages(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    #[inline(always)]
+    pub(super) fn with_next(self, next: u16) -> Self {
+        Self(self.0 & !0xffff | u64::from(next))
+    }
+
+    #[inline(always)]
+    pub(super) fn with_bytes(self, offset: u16, len: u16) -> Self {
+        let bytes = u64::from(offset) << 16 | u64::from(len) << 48;
+        Self(self.0 & !0xffff_0000_ffff_0000 | bytes)
+    }
+
+    #[inline(always)]
+    pub(super) fn with_pages(self, pages: u16) -> Self {
+        Self(self.0 & !0xffff_0000_0000 | u64::from(pages) << 32)
+    }
+}
+
+/// What buffers need of their pool, whatever platform it came from. A bit for each free page
+/// follows it, [`words`](Self::words) words of them.
+pub(super) struct Header {
+    data: NonNull<u8>,
+    meta: NonNull<Meta>,
+    words: usize,
+    pub(super) count: usize,
+    /// The word where a page was last found.
+    hint: AtomicUsize,
+    pub(super) copied: AtomicU64,
+    /// Stocks that may draw pages.
+    pub(super) stocks: AtomicUsize,
+}
+
+/// Where the bits start behind the header.
+const FREE: usize = size_of::<Header>();
+
+/// A pool's records, for whoever owns a page of it, a stock of it, or the pool.
+///
+/// They are there as long as any page is owned: a pool frees them only when all pages are free and
+/// no stock may draw any. So setting a page's bit is the last thing its owner does to them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Records(NonNull<Header>);
+
+impl Records {
+    /// Of no pool: only to be compared.
+    pub(super) const NONE: Self = Self(NonNull::dangling());
+
+    /// Bytes that the records of so many pages take from where they start, which is aligned to 64.
+    pub(super) fn size(count: usize) -> usize {
+        // None of this overflows: there are fewer than 2^16 pages.
+        Self::meta_at(count).wrapping_add(count.wrapping_mul(size_of::<Meta>()))
+    }
+
+    fn meta_at(count: usize) -> usize {
+        FREE.wrapping_add(count.div_ceil(64).wrapping_mul(8))
+            .next_multiple_of(64)
+    }
+
+    /// Writes the records of `count` pages that start at `data`, all of them free.
+    ///
+    /// # Safety
+    /// `at` is aligned to 64 and the start of [`size`](Self::size) bytes that are nobody else's,
+    /// until the pool frees them.
+    pub(super) unsafe fn write(
+        at: NonNull<u8>,
+        data: NonNull<u8>,
+        count: usize,
+        token: impl Fn(usize) -> u64,
+    ) -> Self {
+        const { assert!(align_of::<Header>() <= 64 && align_of::<Meta>() <= 64) };
+        let words = count.div_ceil(64);
+        let records = Self(at.cast());
+        // SAFETY: the caller's promise: header, bits and pages' records are inside `size` bytes.
+        let meta = unsafe { at.add(Self::meta_at(count)).cast::<Meta>() };
+        let header = Header {
+            data,
+            meta,
+            words,
+            count,
+            hint: AtomicUsize::new(0),
+            copied: AtomicU64::new(0),
+            stocks: AtomicUsize::new(0),
+        };
+        // SAFETY: as above.
+        unsafe { at.cast().write(header) };
+        for w in 0..words {
+            let rest = count.wrapping_sub(w.wrapping_mul(64));
+            let bits = if rest >= 64 {
+                u64::MAX
+            } else {
+                (1u64 << rest).wrapping_sub(1)
+            };
+            // SAFETY: word `w` of `words`.
+            unsafe { at.add(FREE).cast::<AtomicU64>().add(w).write(bits.into()) };
+        }
+        for i in 0..count {
+            // SAFETY: entry `i` of `count`.
+            unsafe {
+                meta.add(i).write(Meta {
+                    token: token(i),
+                    link: UnsafeCell::new(Link::alone(0)),
+                    bytes: UnsafeCell::new(0),
+                    index: i as u16,
+                    word: FREE.wrapping_add((i >> 6).wrapping_mul(8)) as u16,
+                    records,
+                });
+            }
+        }
+        records
+    }
+
+    /// # Safety
+    /// The caller owns a page, a stock, or the pool, for longer than the reference.
+    #[inline(always)]
+    pub(super) unsafe fn header<'a>(self) -> &'a Header {
+        // SAFETY: the caller's promise; a header is only ever borrowed shared.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// # Safety
+    /// As for [`header`](Self::header), and `index` is below the number of words.
+    #[inline(always)]
+    unsafe fn word<'a>(self, index: usize) -> &'a AtomicU64 {
+        // SAFETY: the caller's promise: the bits follow the header.
+        unsafe { self.0.byte_add(FREE).cast().add(index).as_ref() }
+    }
+
+    /// How many pages are free.
+    ///
+    /// # Safety
+    /// As for [`header`](Self::header).
+    pub(super) unsafe fn free(self) -> usize {
+        // SAFETY: the caller's promise.
+        let words = unsafe { self.header() }.words;
+        (0..words)
+            .map(|w| {
+                // SAFETY: below the number of words.
+                let word = unsafe { self.word(w) };
+                word.load(Ordering::Acquire).count_ones() as usize
+            })
+            .fold(0, usize::wrapping_add)
+    }
+
+    /// Takes what `take` finds in some word that is not empty, looking at all of them from the
+    /// last fruitful one on: what it returns, with the number of the word's first page.
+    ///
+    /// # Safety
+    /// As for [`header`](Self::header).
+    #[inline]
+    unsafe fn find<T>(self, take: impl Fn(&AtomicU64) -> Option<T>) -> Option<(u16, T)> {
+        // SAFETY: the caller's promise.
+        let header = unsafe { self.header() };
+        let mut w = header.hint.load(Ordering::Relaxed);
+        for _ in 0..header.words {
+            // SAFETY: the hint is below the number of words, and so is what follows.
+            let word = unsafe { self.word(w) };
+            if let Some(found) = take(word) {
+                header.hint.store(w, Ordering::Relaxed);
+                return Some((w.wrapping_mul(64) as u16, found));
+            }
+            w = w.wrapping_add(1);
+            if w >= header.words {
+                w = 0;
+            }
+        }
+        None
+    }
+
+    /// Takes a free page.
+    ///
+    /// # Safety
+    /// As for [`header`](Self::header).
+    #[inline]
+    pub(super) unsafe fn claim(self) -> Option<u16> {
+        let take = |word: &AtomicU64| {
+            let mut free = word.load(Ordering::Relaxed);
+            while free != 0 {
+                let bit = free & free.wrapping_neg();
+                let was = word.fetch_and(!bit, Ordering::Acquire);
+                if was & bit != 0 {
+                    return Some(bit.trailing_zeros() as u16);
+                }
+                free = was;
+            }
+            None
+        };
+        // SAFETY: the caller's promise.
+        let (base, page) = unsafe { self.find(take) }?;
+        Some(base.wrapping_add(page))
+    }
+
+    /// Takes all free pages of some word: the first page they are counted from, and a bit for each.
+    ///
+    /// # Safety
+    /// As for [`header`](Self::header).
+    pub(super) unsafe fn claim_many(self) -> Option<(u16, u64)> {
+        let take = |word: &AtomicU64| match word.load(Ordering::Relaxed) {
+            0 => None,
+            _ => Some(word.swap(0, Ordering::Acquire)).filter(|pages| *pages != 0),
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.find(take) }
+    }
+
+    /// The record of a page, from which those of other pages are reached.
+    ///
+    /// # Safety
+    /// The caller owns a page, a stock, or the pool, and the page is one of the pool's.
+    #[inline(always)]
+    pub(super) unsafe fn meta(self, page: u16) -> NonNull<Meta> {
+        // SAFETY: the caller's promise.
+        unsafe { self.header().meta.add(usize::from(page)) }
+    }
+
+    /// Where a page's bytes are.
+    ///
+    /// # Safety
+    /// As for [`meta`](Self::meta).
+    #[inline]
+    pub(super) unsafe fn data(self, page: u16) -> NonNull<u8> {
+        // SAFETY: the caller's promise; `data` is a run of `count` pages.
+        unsafe {
+            self.header()
+                .data
+                .add(usize::from(page).wrapping_mul(PAGE_SIZE))
+        }
+    }
+}
+
+impl Meta {
+    #[inline(always)]
+    pub(super) fn token(&self) -> u64 {
+        self.token
+    }
+
+    #[inline(always)]
+    pub(super) fn index(&self) -> u16 {
+        self.index
+    }
+
+    #[inline(always)]
+    pub(super) fn records(&self) -> Records {
+        self.records
+    }
+
+    /// Gives the page back. The records may be gone afterwards.
+    ///
+    /// # Safety
+    /// The caller owns the page and uses it no more, and `at` is its record.
+    #[inline(always)]
+    pub(super) unsafe fn give_back(at: NonNull<Self>) {
+        // SAFETY: the page is owned until its bit is set.
+        let (records, word, bit) = unsafe {
+            let meta = at.as_ref();
+            (
+                meta.records,
+                meta.word,
+                1u64.wrapping_shl(meta.index.into()),
+            )
+        };
+        // SAFETY: `word` is where a word of the bits is.
+        let word: &AtomicU64 = unsafe { records.0.byte_add(word.into()).cast().as_ref() };
+        word.fetch_or(bit, Ordering::Release);
+    }
+}
