@@ -20,8 +20,15 @@ pub struct Chain {
     pub flags: u16,
     /// What follows that.
     pub extra: Option<ExtraInfo>,
+    /// How many pieces it has.
+    pub pieces: usize,
+}
+
+impl Chain {
     /// Slots of the ring that it takes.
-    pub slots: usize,
+    pub fn slots(&self) -> usize {
+        self.pieces.saturating_add(self.extra.is_some().into())
+    }
 }
 
 /// What was agreed on with the back end.
@@ -42,8 +49,7 @@ impl Terms<'_> {
         let mut chain = self.accept_meta(&frame.meta, frame.len())?;
         self.accept_length(frame)?;
         let extras = usize::from(chain.extra.is_some());
-        let pieces = self.accept_pieces(frame, extras)?;
-        chain.slots = pieces.saturating_add(extras);
+        chain.pieces = self.accept_pieces(frame, extras)?;
         Ok(chain)
     }
 
@@ -84,7 +90,7 @@ impl Terms<'_> {
         let mut chain = Chain {
             flags: 0,
             extra: None,
-            slots: 0,
+            pieces: 0,
         };
         if meta.vlan.is_some() {
             return Err(SendError::Unsupported);

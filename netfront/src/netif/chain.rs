@@ -67,16 +67,13 @@ impl Chain {
         self.stage != Stage::First
     }
 
-    /// Whether all of a frame was taken.
-    pub fn is_complete(&self) -> bool {
-        self.stage == Stage::Done
-    }
-
     /// Takes the answer that was in slot `index` of the ring, and the page that was posted there.
+    /// Whether that was the last of a frame.
     ///
     /// # Errors
     /// [`HostFault`] when it makes no sense there.
-    pub fn take(&mut self, word: u64, index: u8, page: PoolPage) -> Result<(), HostFault> {
+    #[inline(always)]
+    pub fn take(&mut self, word: u64, index: u8, page: PoolPage) -> Result<bool, HostFault> {
         self.stage = match self.stage {
             Stage::First => {
                 let answer = RxResponse::from_word(word);
@@ -102,7 +99,7 @@ impl Chain {
             }
             Stage::Done => return Err(HostFault::Malformed),
         };
-        Ok(())
+        Ok(self.stage == Stage::Done)
     }
 
     fn begin(&mut self, flags: u16) -> Result<(), HostFault> {
@@ -116,6 +113,7 @@ impl Chain {
         Ok(())
     }
 
+    #[inline(always)]
     fn piece(&mut self, answer: RxResponse, index: u8, page: PoolPage) -> Result<(), HostFault> {
         if answer.id != u16::from(index) {
             return Err(HostFault::UnknownId);

@@ -84,6 +84,7 @@ impl Places {
     }
 
     /// The mark of a place.
+    #[inline(always)]
     pub fn mark(&self, place: u8) -> Mark {
         let mark = self.marks.get(usize::from(place));
         mark.copied().unwrap_or(Mark::NONE)
@@ -139,6 +140,7 @@ impl Places {
 
     /// The request at a place was answered: takes its mark away. Whether that is the end of a frame
     /// that was not sent.
+    #[inline(always)]
     pub fn finish(&mut self, place: u8, failed: bool) -> bool {
         let Some(at) = self.marks.get_mut(usize::from(place)) else {
             return false;

@@ -193,7 +193,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
             (Body::Section(_), _) => return Ok(()),
         };
         buf.advance(headroom);
-        self.tx.send_chain(buf, chain.flags, chain.extra);
+        self.tx.send_chain(buf, chain);
         self.count_sent(len);
         Ok(())
     }
@@ -210,7 +210,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         }
         let (can, sg) = (&self.can, self.sg);
         let chain = Terms { can, sg }.accept(frame)?;
-        self.make_room(chain.slots)?;
+        self.make_room(chain.slots())?;
         Ok(chain)
     }
 

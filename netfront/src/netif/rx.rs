@@ -237,28 +237,24 @@ impl<P: Platform> Rx<P> {
     /// # Errors
     /// [`HostFault`] when the host broke the protocol.
     pub fn take(&mut self) -> Result<Option<RxFrame>, HostFault> {
+        self.unsettle();
         for _ in 0..BUDGET {
             let Some(ring) = &mut self.ring else {
                 return Ok(None);
             };
             let Some(slot) = ring.next_answer() else {
-                if self.look()? {
-                    continue;
+                if ring.look()? == 0 {
+                    return Ok(None);
                 }
-                return Ok(None);
+                continue;
             };
             let word = slot.read_part::<u64, 0>();
-            self.unsettle();
-            let Some(ring) = &mut self.ring else {
-                return Ok(None);
-            };
             let index = ring.taken() as u8;
             ring.advance();
             let posted = self.posted.get_mut(usize::from(index));
             let page = posted.and_then(Option::take);
             let page = page.ok_or(HostFault::UnknownId)?;
-            self.chain.take(word, index, page)?;
-            if self.chain.is_complete() {
+            if self.chain.take(word, index, page)? {
                 let frame = self.chain.finish();
                 self.fill();
                 if frame.is_some() {
@@ -275,12 +271,12 @@ impl<P: Platform> Rx<P> {
     /// Posts pages until the ring is full or the pool empty.
     pub fn fill(&mut self) {
         self.unsettle();
+        let (posted, stock) = (&mut *self.posted, &mut self.stock);
         let Some(ring) = &mut self.ring else {
             return;
         };
-        while ring.room() != 0
-            && let Some(page) = self.stock.page()
-        {
+        for _ in 0..ring.room() {
+            let Some(page) = stock.page() else { break };
             let slot = ring.written() as u8;
             let request = RxRequest {
                 id: slot.into(),
@@ -288,8 +284,9 @@ impl<P: Platform> Rx<P> {
                 gref: page.token() as u32,
             };
             ring.next_request().write_part::<u64, 0>(&request.word());
-            if let Some(place) = self.posted.get_mut(usize::from(slot)) {
-                *place = Some(page);
+            if let Some(place) = posted.get_mut(usize::from(slot)) {
+                // What was posted there was taken.
+                core::mem::forget(place.replace(page));
             }
         }
         self.settle();

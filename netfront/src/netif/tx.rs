@@ -9,9 +9,10 @@
 //! was sent stays at its place until it is used again, or its place is needed.
 
 use super::abi::{
-    ExtraInfo, RSP_DROPPED, RSP_ERROR, RSP_NULL, RSP_OKAY, TXF_EXTRA_INFO, TXF_MORE_DATA,
-    TxRequest, TxResponse,
+    RSP_DROPPED, RSP_ERROR, RSP_NULL, RSP_OKAY, TXF_EXTRA_INFO, TXF_MORE_DATA, TxRequest,
+    TxResponse,
 };
+use super::accept::Chain;
 use super::places::{Mark, PLACES, Places};
 use super::ring::Ring;
 use crate::ETHERNET_HEADER;
@@ -222,23 +223,10 @@ impl<P: Platform> Tx<P> {
     /// Sends a frame of which [`is_plain`](Self::is_plain) was just said.
     #[inline(always)]
     pub fn send_plain(&mut self, piece: Piece) {
-        self.write(piece, 0, None);
-    }
-
-    #[inline(always)]
-    fn write(&mut self, piece: Piece, flags: u16, size: Option<u16>) {
-        let Some(ring) = &mut self.ring else { return };
-        let place = ring.written() as u8;
-        let request = TxRequest {
-            gref: piece.token() as u32,
-            offset: piece.offset(),
-            flags,
-            id: self.places.id(place).into(),
-            size: size.unwrap_or(piece.len()),
-        };
-        self.places.put(place, piece.into_page());
-        ring.next_request()
-            .write_part::<[u32; 3], 0>(&request.words());
+        if let Some(ring) = &mut self.ring {
+            let size = piece.len();
+            write(ring, &mut self.places, piece, 0, size);
+        }
     }
 
     /// Whether so many more slots would go onto the ring. Their places are free then.
@@ -258,50 +246,48 @@ impl<P: Platform> Tx<P> {
     }
 
     /// Puts a frame of any pieces, flags and an extra onto the ring, which has room for it.
-    pub fn send_chain(&mut self, buf: Buf, flags: u16, extra: Option<ExtraInfo>) {
+    pub fn send_chain(&mut self, buf: Buf, chain: Chain) {
         self.settle();
-        let (slots, total) = (buf.segments().count(), buf.len() as u16);
-        let mark = match slots {
-            2.. => self.places.begin_long(slots as u8),
+        let (Some(ring), places) = (&mut self.ring, &mut *self.places) else {
+            return;
+        };
+        let Chain { pieces, extra, .. } = chain;
+        let (mut flags, mut size) = (chain.flags, buf.len() as u16);
+        let mark = match pieces {
+            2.. => places.begin_long(pieces as u8),
             _ => Mark::NONE,
         };
-        let mut left = slots;
-        for piece in buf.into_pieces().filter(|piece| !piece.is_empty()) {
-            let is_first = left == slots;
-            left = left.saturating_sub(1);
-            let mut flags = if is_first { flags } else { 0 };
+        if extra.is_some() {
+            flags |= TXF_EXTRA_INFO;
+        }
+        let mut left = pieces;
+        for piece in buf.into_pieces() {
+            if piece.is_empty() {
+                continue;
+            }
+            let is_first = left == pieces;
+            left = left.wrapping_sub(1);
             if left != 0 {
                 flags |= TXF_MORE_DATA;
             }
-            if is_first && extra.is_some() {
-                flags |= TXF_EXTRA_INFO;
-            }
             if mark != Mark::NONE {
-                self.set_mark(mark);
+                places.set_mark(ring.written() as u8, mark);
             }
-            self.write(piece, flags, is_first.then_some(total));
+            if !is_first {
+                size = piece.len();
+            }
+            write(ring, places, piece, flags, size);
+            flags = 0;
             if is_first && let Some(extra) = extra {
-                self.set_mark(Mark::EXTRA);
-                self.write_extra(extra);
+                places.set_mark(ring.written() as u8, Mark::EXTRA);
+                ring.next_request()
+                    .write_part::<[u32; 2], 0>(&extra.words());
             }
         }
         // One frame, of however many requests.
-        self.since = self.ring.as_ref().map_or(0, Ring::written);
+        self.since = ring.written();
         self.frames = self.frames.wrapping_add(1);
         self.settle();
-    }
-
-    fn set_mark(&mut self, mark: Mark) {
-        if let Some(ring) = &self.ring {
-            self.places.set_mark(ring.written() as u8, mark);
-        }
-    }
-
-    fn write_extra(&mut self, extra: ExtraInfo) {
-        if let Some(ring) = &mut self.ring {
-            ring.next_request()
-                .write_part::<[u32; 2], 0>(&extra.words());
-        }
     }
 
     /// Makes what was sent visible to the host; whether it wants to be told.
@@ -345,10 +331,20 @@ impl<P: Platform> Tx<P> {
     fn collect(&mut self) -> Result<(), HostFault> {
         const { assert!(RSP_OKAY == 0) };
         while let Some(ring) = &mut self.ring {
-            if self.places.marked() == 0 {
-                let places = &*self.places;
-                // Success, of what is expected: an id, and nothing else.
-                ring.take_each(|word: u32, at| word == u32::from(places.id(at as u8)));
+            let (places, errors) = (&mut *self.places, &mut self.errors);
+            // Success, of what is expected: an id, and nothing else.
+            if places.marked() == 0 {
+                ring.take_each(|word: u32, at| word == places.id(at as u8).into());
+            } else {
+                ring.take_each(|word: u32, at| {
+                    let place = at as u8;
+                    let is_expected =
+                        word == places.id(place).into() && places.mark(place) != Mark::EXTRA;
+                    if is_expected && places.finish(place, false) {
+                        *errors = errors.wrapping_add(1);
+                    }
+                    is_expected
+                });
             }
             let Some(slot) = ring.next_answer() else {
                 break;
@@ -362,6 +358,7 @@ impl<P: Platform> Tx<P> {
     }
 
     /// Takes any answer.
+    #[cold]
     fn finish(&mut self, answer: TxResponse) -> Result<(), HostFault> {
         let Some(ring) = &mut self.ring else {
             return Ok(());
@@ -392,4 +389,26 @@ impl<P: Platform> Tx<P> {
         }
         Ok(())
     }
+}
+
+/// Puts a piece on the ring, and its page at the place of the request.
+#[inline(always)]
+fn write<P: Platform>(
+    ring: &mut Ring<P, TxRequest>,
+    places: &mut Places,
+    piece: Piece,
+    flags: u16,
+    size: u16,
+) {
+    let place = ring.written() as u8;
+    let request = TxRequest {
+        gref: piece.token() as u32,
+        offset: piece.offset(),
+        flags,
+        id: places.id(place).into(),
+        size,
+    };
+    places.put(place, piece.into_page());
+    ring.next_request()
+        .write_part::<[u32; 3], 0>(&request.words());
 }
