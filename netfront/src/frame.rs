@@ -1,7 +1,7 @@
 //! Frames: bytes in memory that the host may still write, and what is known of them.
 
 use crate::offload::{RxMeta, TxMeta};
-use hypercall::shm::{Buf, OutOfSpan, Piece, Section};
+use hypercall::shm::{Buf, OutOfSpan, Piece, Section, Withdrawn};
 
 /// Where a frame's bytes are.
 #[derive(Debug)]
@@ -88,6 +88,11 @@ impl RxFrame {
         &self.meta
     }
 
+    /// Where it is, and what the host says of it.
+    pub fn into_parts(self) -> (Body, RxMeta) {
+        (self.body, self.meta)
+    }
+
     /// Copies `into.len()` bytes out from byte `offset` on.
     ///
     /// # Errors
@@ -95,6 +100,51 @@ impl RxFrame {
     #[inline]
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), OutOfSpan> {
         self.body.read_at(offset, into)
+    }
+}
+
+/// A received frame whose memory the host can reach no more: see
+/// [`NetQueue::claim`](crate::NetQueue::claim). Dropping it gives its memory back.
+#[derive(Debug)]
+pub struct Claimed {
+    memory: Withdrawn,
+    meta: RxMeta,
+}
+
+impl Claimed {
+    /// A frame of these bytes.
+    pub fn new(memory: Withdrawn, meta: RxMeta) -> Self {
+        Self { memory, meta }
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Whether it holds no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.memory.is_empty()
+    }
+
+    /// What the host says of it.
+    pub fn meta(&self) -> &RxMeta {
+        &self.meta
+    }
+
+    /// All its bytes, if they are in one page; a long frame has more [`pieces`](Self::pieces).
+    pub fn as_slice(&self) -> Option<&[u8]> {
+        self.memory.as_slice()
+    }
+
+    /// Its bytes, a page at a time; none of them is empty.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.memory.pieces()
+    }
+
+    /// The same, to be changed.
+    pub fn pieces_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.memory.pieces_mut()
     }
 }
 

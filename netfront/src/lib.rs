@@ -35,8 +35,8 @@ pub mod offload;
 pub mod toeplitz;
 
 pub use capabilities::{Capabilities, Config, Event, Mac, Offloads, Stats};
-pub use frame::{Body, RxFrame, TxFrame};
-pub use net::{Net, NetQueue, ReserveError, SendError};
+pub use frame::{Body, Claimed, RxFrame, TxFrame};
+pub use net::{ClaimError, Net, NetQueue, ReserveError, SendError};
 pub use offload::{Ip, Protocol, RxChecksum, RxMeta, Segmentation, Transport, TxMeta, Vlan};
 
 /// Bytes of an Ethernet header without a VLAN tag.

@@ -1,7 +1,7 @@
 //! The traits: an interface, and each of its queue pairs.
 
 use crate::capabilities::{Capabilities, Event, Stats};
-use crate::frame::{RxFrame, TxFrame};
+use crate::frame::{Claimed, RxFrame, TxFrame};
 use core::fmt;
 use core::task::Waker;
 use hypercall::HostFault;
@@ -60,6 +60,30 @@ impl fmt::Display for SendError {
 
 impl core::error::Error for SendError {}
 
+/// Why a received frame's memory was not taken back from the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// The host can reach it whatever its guest does (Hyper-V).
+    Unsupported,
+    /// The host holds on to it.
+    StillInUse,
+    /// It was received by another queue.
+    OtherQueue,
+}
+
+impl fmt::Display for ClaimError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unsupported => "this host cannot be kept from its guest's memory",
+            Self::StillInUse => "the host still uses the frame's memory",
+            Self::OtherQueue => "the frame was received by another queue",
+        })
+    }
+}
+
+impl core::error::Error for ClaimError {}
+
 /// One queue pair of an interface: a ring each way.
 ///
 /// A queue belongs to one owner at a time (`&mut self`), may be sent to another thread, and takes
@@ -76,6 +100,16 @@ pub trait NetQueue: Send {
     /// # Errors
     /// The latched [`HostFault`].
     fn rx(&mut self) -> Result<Option<RxFrame>, HostFault>;
+
+    /// Takes a received frame's memory back from the host, so that its bytes can be borrowed: no
+    /// copy, for one look at the grant of each page, and one more when it is lent again after the
+    /// frame was dropped. That is worth it for long frames; short ones are copied faster.
+    ///
+    /// # Errors
+    /// [`ClaimError`], with the frame: copy it out.
+    fn claim(&mut self, frame: RxFrame) -> Result<Claimed, (ClaimError, RxFrame)> {
+        Err((ClaimError::Unsupported, frame))
+    }
 
     /// Room for a frame of `len` bytes, Ethernet header included.
     ///
@@ -124,6 +158,9 @@ impl<Q: NetQueue + ?Sized> NetQueue for &mut Q {
     }
     fn rx(&mut self) -> Result<Option<RxFrame>, HostFault> {
         (**self).rx()
+    }
+    fn claim(&mut self, frame: RxFrame) -> Result<Claimed, (ClaimError, RxFrame)> {
+        (**self).claim(frame)
     }
     fn tx_reserve(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
         (**self).tx_reserve(len)

@@ -15,7 +15,7 @@ const PROFILE: &str = "measure";
 /// The drivers of disks, and the others they stand beside, a request of 4 KiB at a time.
 const BLOCK: [&str; 4] = ["blkif", "storvsc", "virtio", "virtio-indirect"];
 /// The same of networks, a frame at a time.
-const NET: [&str; 13] = [
+const NET: [&str; 15] = [
     "netif-tx",
     "netif-rx",
     "netvsc-tx",
@@ -24,10 +24,12 @@ const NET: [&str; 13] = [
     "virtio-net-rx",
     "netif-tx-1514",
     "netif-rx-1514",
+    "netif-rx-claimed",
     "netvsc-tx-1514",
     "netvsc-rx-1514",
     "netif-tx-tso",
     "netif-rx-tso",
+    "netif-rx-claimed-tso",
     "netvsc-tx-tso",
 ];
 /// Alone, and in batches.

@@ -180,6 +180,13 @@ impl Buf {
         unsafe { Pieces::new(ManuallyDrop::new(self).head) }
     }
 
+    /// The numbers of its pages in the pool.
+    #[cfg(feature = "xen")]
+    pub(crate) fn page_numbers(&self) -> impl Iterator<Item = u16> + Clone {
+        let link = |page: &u16| Some(self.link(*page).next()).filter(|next| *next != NONE);
+        core::iter::successors(Some(self.first().index()), link)
+    }
+
     /// The pieces, a page each, in order.
     #[inline(always)]
     pub fn segments(&self) -> Segments<'_> {

@@ -12,6 +12,9 @@
 //! * [`Pool`] cuts lent pages into [`Buf`]s that return by themselves, and [`Stock`] draws many at
 //!   once; a [`Piece`] is bytes in one page; [`Sections`] hands out parts of a run that is one piece to the host.
 //!
+//! Where a host can be seen to have let go of a page (a grant that was ended), a [`Withdrawn`] lends
+//! slices of it until the page is lent again.
+//!
 //! Memory that the host may still write is never given back to the kernel: a [`Lent`] that is
 //! dropped instead of reclaimed is leaked on purpose.
 
@@ -33,6 +36,7 @@ mod stock;
 #[expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 mod tests;
 mod tickets;
+mod withdrawn;
 mod words;
 
 pub use boxed::Boxed;
@@ -47,6 +51,7 @@ pub use sections::{Section, Sections};
 pub use span::{OutOfSpan, Span};
 pub use stock::Stock;
 pub use tickets::Tickets;
+pub use withdrawn::Withdrawn;
 pub use words::Words;
 
 pub use crate::platform::PAGE_SIZE;

@@ -155,6 +155,26 @@ impl<P: Platform> Pool<P> {
         unsafe { self.records.free() }
     }
 
+    /// Pages that were [withdrawn](super::Withdrawn) from the host and are not used any more.
+    pub fn returned_pages(&self) -> usize {
+        // SAFETY: this is the pool.
+        unsafe { self.records.returned() }
+    }
+
+    /// The run that was cut up.
+    #[cfg(feature = "xen")]
+    pub(crate) fn lent(&self) -> &Lent<P> {
+        &self.lent
+    }
+
+    /// Shows `lend` the pages that were withdrawn and are not used any more: those that it lends
+    /// again are free. Returns how many.
+    #[cfg(feature = "xen")]
+    pub(crate) fn lend_returned(&self, lend: impl FnMut(u16) -> bool) -> usize {
+        // SAFETY: this is the pool.
+        unsafe { self.records.free_returned(lend) }
+    }
+
     /// Bytes copied in and out of this pool's buffers so far.
     pub fn copied(&self) -> u64 {
         self.header().copied.load(Ordering::Relaxed)
@@ -164,7 +184,8 @@ impl<P: Platform> Pool<P> {
     fn is_alone(&self) -> bool {
         // Without a stock no page is claimed but through this handle. What the last owners of
         // pages did happened before their bits were set.
-        self.header().stocks.load(Ordering::Acquire) == 0 && self.free_pages() == self.pages()
+        let back = self.free_pages().wrapping_add(self.returned_pages());
+        self.header().stocks.load(Ordering::Acquire) == 0 && back == self.pages()
     }
 
     /// Gives the run back when all buffers have returned.

@@ -89,8 +89,9 @@ impl Link {
     }
 }
 
-/// What buffers need of their pool, whatever platform it came from. A bit for each free page
-/// follows it, [`words`](Self::words) words of them.
+/// What buffers need of their pool, whatever platform it came from. It is followed by bits,
+/// [`words`](Self::words) words of them twice: one for each free page, and one for each page that
+/// was withdrawn from the host and is not used any more.
 pub(super) struct Header {
     data: NonNull<u8>,
     meta: NonNull<Meta>,
@@ -124,7 +125,7 @@ impl Records {
     }
 
     fn meta_at(count: usize) -> usize {
-        FREE.wrapping_add(count.div_ceil(64).wrapping_mul(8))
+        FREE.wrapping_add(count.div_ceil(64).wrapping_mul(16))
             .next_multiple_of(64)
     }
 
@@ -162,8 +163,12 @@ impl Records {
             } else {
                 (1u64 << rest).wrapping_sub(1)
             };
-            // SAFETY: word `w` of `words`.
-            unsafe { at.add(FREE).cast::<AtomicU64>().add(w).write(bits.into()) };
+            // SAFETY: word `w` of `words`, of both kinds.
+            unsafe {
+                let word = at.add(FREE).cast::<AtomicU64>().add(w);
+                word.write(bits.into());
+                word.add(words).write(0.into());
+            }
         }
         for i in 0..count {
             // SAFETY: entry `i` of `count`.
@@ -190,11 +195,27 @@ impl Records {
     }
 
     /// # Safety
-    /// As for [`header`](Self::header), and `index` is below the number of words.
+    /// As for [`header`](Self::header), and `index` is below twice the number of words.
     #[inline(always)]
     unsafe fn word<'a>(self, index: usize) -> &'a AtomicU64 {
         // SAFETY: the caller's promise: the bits follow the header.
         unsafe { self.0.byte_add(FREE).cast().add(index).as_ref() }
+    }
+
+    /// How many bits are set in the words from `first` on, as many as there are of a kind.
+    ///
+    /// # Safety
+    /// As for [`header`](Self::header); `first` is 0 or the number of words.
+    unsafe fn count(self, first: usize) -> usize {
+        // SAFETY: the caller's promise.
+        let words = unsafe { self.header() }.words;
+        (0..words)
+            .map(|w| {
+                // SAFETY: below twice the number of words.
+                let word = unsafe { self.word(first.wrapping_add(w)) };
+                word.load(Ordering::Acquire).count_ones() as usize
+            })
+            .fold(0, usize::wrapping_add)
     }
 
     /// How many pages are free.
@@ -203,14 +224,53 @@ impl Records {
     /// As for [`header`](Self::header).
     pub(super) unsafe fn free(self) -> usize {
         // SAFETY: the caller's promise.
+        unsafe { self.count(0) }
+    }
+
+    /// How many pages were withdrawn and are not used any more.
+    ///
+    /// # Safety
+    /// As for [`header`](Self::header).
+    pub(super) unsafe fn returned(self) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { self.count(self.header().words) }
+    }
+
+    /// Shows `each` the pages that were withdrawn and are not used any more, until it says of one
+    /// that it is not to be had; the others are free from then on. Returns how many those are.
+    ///
+    /// # Safety
+    /// As for [`header`](Self::header).
+    #[cfg(feature = "xen")]
+    pub(super) unsafe fn free_returned(self, mut each: impl FnMut(u16) -> bool) -> usize {
+        // SAFETY: the caller's promise.
         let words = unsafe { self.header() }.words;
-        (0..words)
-            .map(|w| {
-                // SAFETY: below the number of words.
-                let word = unsafe { self.word(w) };
-                word.load(Ordering::Acquire).count_ones() as usize
-            })
-            .fold(0, usize::wrapping_add)
+        let mut freed = 0usize;
+        for w in 0..words {
+            // SAFETY: below the number of words, and below twice that.
+            let (free, returned) = unsafe { (self.word(w), self.word(words.wrapping_add(w))) };
+            if returned.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let mut pages = returned.swap(0, Ordering::Acquire);
+            let mut good = 0;
+            while pages != 0 {
+                let bit = pages & pages.wrapping_neg();
+                let page = w
+                    .wrapping_mul(64)
+                    .wrapping_add(bit.trailing_zeros() as usize);
+                if !each(page as u16) {
+                    returned.fetch_or(pages, Ordering::Release);
+                    free.fetch_or(good, Ordering::Release);
+                    return freed;
+                }
+                good |= bit;
+                freed = freed.wrapping_add(1);
+                pages &= !bit;
+            }
+            free.fetch_or(good, Ordering::Release);
+        }
+        freed
     }
 
     /// Takes what `take` finds in some word that is not empty, looking at all of them from the
@@ -332,6 +392,23 @@ impl Meta {
         };
         // SAFETY: `word` is where a word of the bits is.
         let word: &AtomicU64 = unsafe { records.0.byte_add(word.into()).cast().as_ref() };
+        word.fetch_or(bit, Ordering::Release);
+    }
+
+    /// The same of a page that was withdrawn from the host.
+    ///
+    /// # Safety
+    /// As for [`give_back`](Self::give_back).
+    pub(super) unsafe fn give_back_withdrawn(at: NonNull<Self>) {
+        // SAFETY: the page is owned until its bit is set, and its word is one of `words`; the
+        // second kind follows the first.
+        let (word, bit) = unsafe {
+            let meta = at.as_ref();
+            let words = meta.records.header().words;
+            let word = words.wrapping_add((meta.index >> 6).into());
+            let bit = 1u64.wrapping_shl(meta.index.into());
+            (meta.records.word(word), bit)
+        };
         word.fetch_or(bit, Ordering::Release);
     }
 }

@@ -231,10 +231,7 @@ impl<P: Platform> Grants<P> {
             }
             self.grow(calls, frames)?;
         };
-        let flags = match access {
-            Access::ReadWrite => GTF_PERMIT_ACCESS,
-            Access::ReadOnly => GTF_PERMIT_ACCESS | GTF_READONLY,
-        };
+        let flags = flags_of(access);
         for i in 0..count {
             if let (Some(entry), Some(frame)) = (self.entry(first.wrapping_add(i)), frame(i)) {
                 // In range by `entry`. The entry is dead until its flags are written, last.
@@ -255,17 +252,66 @@ impl<P: Platform> Grants<P> {
         };
         let mut all = true;
         for i in 0..count {
-            let ended = self
-                .entry(first.wrapping_add(i))
-                .zip(lent.gfn(i as usize))
-                .is_some_and(|(entry, gfn)| end(entry, gfn).unwrap_or(false));
-            all &= ended;
+            all &= self.end_page(lent, first, i);
         }
         if all {
             self.give_back(first..first.wrapping_add(count));
         }
         all
     }
+
+    /// Ends the grant of page `index` of a run, whose references begin with `first`.
+    fn end_page(&self, lent: &Lent<P>, first: u32, index: u32) -> bool {
+        self.entry(first.wrapping_add(index))
+            .zip(lent.gfn(index as usize))
+            .is_some_and(|(entry, gfn)| end(entry, gfn).unwrap_or(false))
+    }
+
+    /// Ends the grants of some pages of a run, whose references stay its own; or, when the peer
+    /// holds on to one, of none.
+    pub(super) fn withdraw(
+        &self,
+        lent: &Lent<P>,
+        pages: impl Iterator<Item = u16> + Clone,
+        access: Access,
+    ) -> bool {
+        let Some(first) = lent.grant() else {
+            return false;
+        };
+        let held = |page: &u16| !self.end_page(lent, first, (*page).into());
+        let Some(held) = pages.clone().position(|page| held(&page)) else {
+            return true;
+        };
+        for page in pages.take(held) {
+            self.permit(lent, page, access);
+        }
+        false
+    }
+
+    /// Grants page `index` of a run again, after [`withdraw`](Self::withdraw).
+    pub(super) fn permit(&self, lent: &Lent<P>, index: u16, access: Access) -> bool {
+        lent.grant()
+            .and_then(|first| self.entry(first.wrapping_add(index.into())))
+            .zip(lent.gfn(index.into()))
+            .is_some_and(|(entry, gfn)| permit(entry, gfn, flags_of(access)).unwrap_or(false))
+    }
+}
+
+fn flags_of(access: Access) -> u16 {
+    match access {
+        Access::ReadWrite => GTF_PERMIT_ACCESS,
+        Access::ReadOnly => GTF_PERMIT_ACCESS | GTF_READONLY,
+    }
+}
+
+/// Lets the peer reach a frame again whose grant was ended, and is otherwise as it was.
+fn permit(entry: Span<'_>, gfn: u64, flags: u16) -> Result<bool, OutOfSpan> {
+    if u64::from(entry.load_u32(FRAME)?) != gfn || entry.load_u16(FLAGS)? != 0 {
+        return Ok(false);
+    }
+    fence(Ordering::SeqCst);
+    entry.store_u16(FLAGS, flags)?;
+    Ok(true)
 }
 
 /// Ends one grant unless the peer has the frame mapped.

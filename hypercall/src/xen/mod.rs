@@ -12,6 +12,7 @@ mod evtchn;
 mod grant;
 mod shutdown;
 mod timer;
+mod withdraw;
 
 pub use evtchn::Upcall;
 

@@ -3,7 +3,7 @@
 
 use super::features::{self, Ask, Offer};
 use super::news::News;
-use super::queue::{Ports, Queue};
+use super::queue::{Ports, Queue, RX_ACCESS};
 use super::{Netif, QUEUES};
 use crate::capabilities::{Capabilities, Config, Mac};
 use core::fmt::{self, Display, Write};
@@ -317,9 +317,10 @@ impl<'h, P: Platform, G: Gate> Queue<'_, 'h, P, G> {
             *self.tx.pool_mut() = Some(pool);
         }
         if self.rx.pool().is_none() {
-            let pool = lend_pool(xen, peer, config.rx_pages, Access::ReadWrite)?;
+            let pool = lend_pool(xen, peer, config.rx_pages, RX_ACCESS)?;
             *self.rx.pool_mut() = Some(pool);
         }
+        self.lend_returned();
         let tx = new_port(xen, peer)?;
         self.ports = Some(Ports { tx, rx: tx });
         let rx = if split { new_port(xen, peer)? } else { tx };

@@ -132,7 +132,8 @@ impl<P: Platform, G: Gate> Net for Netif<'_, '_, P, G> {
         for queue in &mut self.queues {
             let _ = queue.in_flight();
             for pool in [queue.tx.pool(), queue.rx.pool()].into_iter().flatten() {
-                out = out.wrapping_add(pool.pages().wrapping_sub(pool.free_pages()));
+                let back = pool.free_pages().wrapping_add(pool.returned_pages());
+                out = out.wrapping_add(pool.pages().wrapping_sub(back));
             }
             out = out.wrapping_sub(queue.rx.free());
             out = out.wrapping_sub(queue.tx.spare());

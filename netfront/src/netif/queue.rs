@@ -6,12 +6,12 @@ use super::rx::Rx;
 use super::tx::Tx;
 use crate::ETHERNET_HEADER;
 use crate::capabilities::{Capabilities, Event, Stats};
-use crate::frame::{Body, RxFrame, TxFrame};
-use crate::net::{NetQueue, ReserveError, SendError};
+use crate::frame::{Body, Claimed, RxFrame, TxFrame};
+use crate::net::{ClaimError, NetQueue, ReserveError, SendError};
 use core::fmt;
 use core::task::Waker;
 use hypercall::host::Hypervisor;
-use hypercall::shm::{Buf, Lent};
+use hypercall::shm::{Access, Buf, Lent};
 use hypercall::xen::Xen;
 use hypercall::{Gate, HostFault, Platform, Port};
 
@@ -21,6 +21,9 @@ const PATIENCE: u32 = 4;
 /// How long is slept at most while the host has hardly a page to receive into, in nanoseconds: no
 /// interrupt tells of dropped frames.
 const STARVED: u64 = 1_000_000;
+
+/// What the back end may do with pages that it receives into for us.
+pub(super) const RX_ACCESS: Access = Access::ReadWrite;
 
 /// One queue pair of a [`Netif`](super::Netif).
 pub struct Queue<'b, 'h, P: Platform, G: Gate> {
@@ -38,6 +41,8 @@ pub struct Queue<'b, 'h, P: Platform, G: Gate> {
     pub(super) stats: Stats,
     /// Somebody waits for room, and the host will tell of it.
     waits: bool,
+    /// Pages of frames that were claimed, and not lent again yet.
+    withdrawn: usize,
     /// Rings that the host did not let go of.
     pub(super) held: heapless::Vec<Lent<P>, 2>,
 }
@@ -75,6 +80,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
             news: News::none(),
             stats: Stats::default(),
             waits: false,
+            withdrawn: 0,
             held: heapless::Vec::new(),
         })
     }
@@ -254,6 +260,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
 
     fn rx_or_rest(&mut self, some: bool) -> Result<Option<RxFrame>, HostFault> {
         let mut some = some;
+        self.lend_returned();
         for _ in 0..PATIENCE {
             if some && let Some(frame) = self.rx.take()? {
                 if self.rx.is_due() {
@@ -286,6 +293,16 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         Ok(self.rx.arm())
     }
 
+    /// Lends again what was claimed and dropped.
+    pub(super) fn lend_returned(&mut self) {
+        if self.withdrawn != 0
+            && let Some(pool) = self.rx.pool()
+        {
+            let lent = self.xen.lend_returned(pool, RX_ACCESS);
+            self.withdrawn = self.withdrawn.wrapping_sub(lent);
+        }
+    }
+
     fn has_events(&mut self) -> bool {
         let any = self.news.has_events(&mut self.can);
         if any {
@@ -309,7 +326,7 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
         &self.can
     }
 
-    #[inline]
+    #[inline(always)]
     fn rx(&mut self) -> Result<Option<RxFrame>, HostFault> {
         let mut plain = self.rx.take_plain();
         if plain.is_none() {
@@ -333,7 +350,30 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
         Ok(Some(plain.into_frame()))
     }
 
-    #[inline]
+    fn claim(&mut self, frame: RxFrame) -> Result<Claimed, (ClaimError, RxFrame)> {
+        let (body, meta) = frame.into_parts();
+        let refuse = |why, body| Err((why, RxFrame::new(body, meta)));
+        let buf = match body {
+            Body::Piece(piece) => Buf::from(piece),
+            Body::Buf(buf) => buf,
+            Body::Section(_) => return refuse(ClaimError::OtherQueue, body),
+        };
+        match self.rx.pool() {
+            Some(pool) if buf.is_from(pool) => {
+                let pages = buf.pages();
+                match self.xen.withdraw(pool, buf, RX_ACCESS) {
+                    Ok(memory) => {
+                        self.withdrawn = self.withdrawn.wrapping_add(pages);
+                        Ok(Claimed::new(memory, meta))
+                    }
+                    Err((_, buf)) => refuse(ClaimError::StillInUse, Body::Buf(buf)),
+                }
+            }
+            _ => refuse(ClaimError::OtherQueue, Body::Buf(buf)),
+        }
+    }
+
+    #[inline(always)]
     fn tx_reserve(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
         // A length of 0 goes the long way.
         let body = match self.tx.reuse(len) {

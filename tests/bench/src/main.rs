@@ -12,8 +12,9 @@
 //! the simulated ones up, `block` has our drivers of disks and `virtio` the yardstick.
 //!
 //! For networks WHICH is `netif-tx` or `netif-rx`, `netvsc-tx` or `netvsc-rx` (frames of 64 bytes; with `-1514` full ones, with
-//! `-tso` TCP segments of 64 KiB), and a request is a frame sent, or received and dropped; the
-//! yardstick is `virtio-net-tx` and `virtio-net-rx`.
+//! `-tso` TCP segments of 64 KiB), and a request is a frame sent, or received and dropped; of
+//! `netif-rx-claimed` it is one of 1514 bytes whose page is taken back from the host and lent
+//! again. The yardstick is `virtio-net-tx` and `virtio-net-rx`.
 
 mod block;
 mod count;
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
         "virtio" => depth.min(5),
         "virtio-indirect" => depth.min(16),
         // What the rings hold.
-        "netif-tx-tso" | "netif-rx-tso" | "netvsc-tx-tso" => depth.min(12),
+        "netif-tx-tso" | "netif-rx-tso" | "netif-rx-claimed-tso" | "netvsc-tx-tso" => depth.min(12),
         _ => depth,
     };
     let measure = match which {
@@ -89,6 +90,8 @@ fn main() -> ExitCode {
         "netif-rx" => net::netif_rx(Size::Small, depth, batches),
         "netif-rx-1514" => net::netif_rx(Size::Full, depth, batches),
         "netif-rx-tso" => net::netif_rx(Size::Segment, depth, batches),
+        "netif-rx-claimed" => net::netif_rx_claimed(Size::Full, depth, batches),
+        "netif-rx-claimed-tso" => net::netif_rx_claimed(Size::Segment, depth, batches),
         "netvsc-tx" => net::netvsc_tx(Size::Small, depth, batches),
         "netvsc-tx-1514" => net::netvsc_tx(Size::Full, depth, batches),
         "netvsc-tx-tso" => net::netvsc_tx(Size::Segment, depth, batches),
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     eprintln!(
         "usage: pv-bench blkif|storvsc|virtio|virtio-indirect|netif-(tx|rx)[-1514|-tso]|\
+         netif-rx-claimed[-tso]|\
          netvsc-(tx|rx)[-1514]|netvsc-tx-tso|\
          virtio-net-(tx|rx) DEPTH(1-32) BATCHES"
     );
@@ -176,6 +180,19 @@ mod tests {
                 ..Counted::default()
             };
             assert_eq!((received.requests, received.counted), (600, interrupts));
+        }
+    }
+
+    #[test]
+    fn claimed_frames_cost_two_grants_a_page_and_no_copy() {
+        for (size, pages) in [(Size::Full, 1), (Size::Segment, 16)] {
+            let received = net::netif_rx_claimed(size, 12, 50);
+            let counted = Counted {
+                interrupts: 50,
+                grants: 2 * 600 * pages,
+                ..Counted::default()
+            };
+            assert_eq!((received.requests, received.counted), (600, counted));
         }
     }
 

@@ -47,7 +47,12 @@ pub fn netif_tx(size: Size, depth: usize, batches: u64) -> Measure {
 
 /// Xen's network interface, frames received and dropped again.
 pub fn netif_rx(size: Size, depth: usize, batches: u64) -> Measure {
-    netif(|machine, queue, line| receives(machine, queue, line, size, depth, batches))
+    netif(|machine, queue, line| receives(machine, queue, line, size, depth, batches, take_all))
+}
+
+/// The same, but each is taken back from the host first, and lent again afterwards.
+pub fn netif_rx_claimed(size: Size, depth: usize, batches: u64) -> Measure {
+    netif(|machine, queue, line| receives(machine, queue, line, size, depth, batches, claim_all))
 }
 
 fn netif(job: impl FnOnce(&OnXen, &mut XenQueue<'_>, &mut Cable) -> Measure) -> Measure {
@@ -77,7 +82,7 @@ pub fn netvsc_tx(size: Size, depth: usize, batches: u64) -> Measure {
 
 /// Hyper-V's network interface, frames received and dropped again.
 pub fn netvsc_rx(size: Size, depth: usize, batches: u64) -> Measure {
-    netvsc(|machine, queue, line| receives(machine, queue, line, size, depth, batches))
+    netvsc(|machine, queue, line| receives(machine, queue, line, size, depth, batches, take_all))
 }
 
 fn netvsc(job: impl FnOnce(&OnHyperV, &mut HyperVQueue<'_>, &mut Cable) -> Measure) -> Measure {
@@ -165,6 +170,7 @@ fn receives<Q: NetQueue>(
     size: Size,
     depth: usize,
     batches: u64,
+    take: impl Fn(&mut Q) -> usize,
 ) -> Measure {
     let frame = size.frame(queue.capabilities());
     run(machine, queue, depth, batches, |queue| {
@@ -172,7 +178,7 @@ fn receives<Q: NetQueue>(
             (0..depth).for_each(|_| line.send(frame.clone()));
             machine.settle();
         });
-        let shown = take_all(queue);
+        let shown = take(queue);
         assert_eq!(shown, depth, "the host did not deliver");
     })
 }
@@ -184,6 +190,17 @@ fn take_all(queue: &mut impl NetQueue) -> usize {
     while let Some(frame) = queue.rx().expect("a sound host") {
         shown += 1;
         drop(frame);
+    }
+    shown
+}
+
+/// Takes, claims and drops what came; how many frames.
+#[inline(always)]
+fn claim_all(queue: &mut impl NetQueue) -> usize {
+    let mut shown = 0;
+    while let Some(frame) = queue.rx().expect("a sound host") {
+        shown += 1;
+        drop(queue.claim(frame).expect("a host that lets go"));
     }
     shown
 }

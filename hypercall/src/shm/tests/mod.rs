@@ -6,6 +6,8 @@
 mod access;
 mod pool;
 mod sections;
+#[cfg(feature = "xen")]
+mod withdrawn;
 
 use super::hosted::{Hosted, Machine, Ram};
 use super::{Lent, Pages, Pool};
