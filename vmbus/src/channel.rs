@@ -7,7 +7,7 @@ use crate::loan::{LOANS, frames};
 use crate::proto::awaited::{Question, Reply};
 use crate::proto::offers::Offer;
 use crate::proto::outgoing::Outgoing as Message;
-use crate::ring::{Incoming, Outgoing, Receiver, SendError, Sender};
+use crate::ring::{Answers, Form, Incoming, Outgoing, Receiver, SendError, Sender};
 use core::task::Waker;
 use heapless::Vec;
 use hypercall::bus::{Doorbell, Rest, Verdict};
@@ -246,17 +246,13 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
             .is_some_and(|ends| ends.sender.send_request(transaction_id, payload))
     }
 
-    /// As [`send`](Self::send) of an answer to a packet of the host's: see
-    /// [`Sender::send_completion`]. `false` when that takes the long way.
+    /// As [`send`](Self::send) of many answers to packets of the host's: see
+    /// [`Sender::send_answers`].
     #[inline(always)]
-    pub fn send_completion<const N: usize>(
-        &mut self,
-        transaction_id: u64,
-        payload: &[u64; N],
-    ) -> bool {
-        self.ends
-            .as_mut()
-            .is_some_and(|ends| ends.sender.send_completion(transaction_id, payload))
+    pub fn send_answers(&mut self, write: impl FnOnce(&mut Answers<'_>)) {
+        if let Some(ends) = &mut self.ends {
+            ends.sender.send_answers(write);
+        }
     }
 
     /// Shows the host what was sent, and signals it if it wants that; returns whether it was.
@@ -346,6 +342,28 @@ impl<P: Platform, G: Gate> Channel<'_, '_, P, G> {
         accept: impl FnOnce(u64, u64, [u64; N]) -> Option<R>,
     ) -> Option<R> {
         self.ends.as_mut()?.receiver.receive_short(accept)
+    }
+
+    /// Looks at the next packet, if it has this form: see [`Receiver::peek`].
+    #[inline(always)]
+    pub fn peek<const N: usize>(&self, form: Form) -> Option<(u64, [u64; N])> {
+        self.ends.as_ref()?.receiver.peek(form)
+    }
+
+    /// Takes the packet of this form that [`peek`](Self::peek) just showed.
+    #[inline(always)]
+    pub fn pass(&mut self, form: Form) {
+        if let Some(ends) = &mut self.ends {
+            ends.receiver.pass(form);
+        }
+    }
+
+    /// Takes packets of this form: see [`Receiver::take_while`].
+    #[inline(always)]
+    pub fn take_while(&mut self, form: Form, each: impl FnMut(u64, u64) -> bool) {
+        if let Some(ends) = &mut self.ends {
+            ends.receiver.take_while(form, each);
+        }
     }
 
     /// Takes a packet, if there is one, of any length that `into` has room for: see

@@ -31,4 +31,4 @@ pub use channel::{Channel, MAX_RING_PAGES};
 pub use error::{ConnectError, OpenError};
 pub use loan::LOANS;
 pub use proto::offers::Offer;
-pub use ring::{Incoming, Outgoing, SendError};
+pub use ring::{Answers, Form, Incoming, Outgoing, SendError};

@@ -48,22 +48,43 @@ pub(crate) unsafe fn copy_in(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// Loads eight bytes of shared memory, wherever they start, by one instruction where there is one.
+/// Loads eight bytes of shared memory from `OFFSET` bytes behind `from` on, wherever that is, by one
+/// instruction where there is one.
 ///
 /// # Safety
-/// `from` is readable shared memory for eight bytes.
+/// They are readable shared memory.
 #[inline(always)]
-pub(crate) unsafe fn load(from: *const u8) -> u64 {
+pub(crate) unsafe fn load<const OFFSET: usize>(from: *const u8) -> u64 {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: the caller's promise is passed on unchanged.
     unsafe {
-        x86_64::load(from)
+        x86_64::load::<OFFSET>(from)
     }
     #[cfg(any(not(target_arch = "x86_64"), miri))]
     {
         let mut bytes = [0; 8];
         // SAFETY: the caller vouches for the source; an array of ours does not overlap it.
-        unsafe { copy_out(bytes.as_mut_ptr(), from, 8) };
+        unsafe { copy_out(bytes.as_mut_ptr(), from.add(OFFSET), 8) };
         u64::from_ne_bytes(bytes)
+    }
+}
+
+/// Stores eight bytes of shared memory at `OFFSET` bytes behind `to`, wherever that is, by one
+/// instruction where there is one.
+///
+/// # Safety
+/// They are writable shared memory.
+#[inline(always)]
+pub(crate) unsafe fn store<const OFFSET: usize>(to: *mut u8, word: u64) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: the caller's promise is passed on unchanged.
+    unsafe {
+        x86_64::store::<OFFSET>(to, word);
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    {
+        let bytes = word.to_ne_bytes();
+        // SAFETY: the caller vouches for the target; an array of ours does not overlap it.
+        unsafe { copy_in(to.add(OFFSET), bytes.as_ptr(), 8) };
     }
 }

@@ -151,18 +151,32 @@ pub(super) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// Loads eight bytes.
+/// Loads eight bytes from `OFFSET` bytes behind `from` on.
 ///
 /// # Safety
-/// `from` is readable for them; it need not be aligned.
+/// They are readable; they need not be aligned.
 #[cfg(not(miri))]
 #[inline(always)]
-pub(super) unsafe fn load(from: *const u8) -> u64 {
+pub(super) unsafe fn load<const OFFSET: usize>(from: *const u8) -> u64 {
     let word;
     // SAFETY: the instruction reads what the caller vouches for, and takes any address.
     unsafe {
-        asm!("mov {word}, [{from}]", word = lateout(reg) word, from = in(reg) from,
-            options(nostack, preserves_flags, readonly));
+        asm!("mov {word}, [{from} + {offset}]", word = lateout(reg) word, from = in(reg) from,
+            offset = const OFFSET, options(nostack, preserves_flags, readonly));
     }
     word
+}
+
+/// Stores eight bytes at `OFFSET` bytes behind `to`.
+///
+/// # Safety
+/// They are writable; they need not be aligned.
+#[cfg(not(miri))]
+#[inline(always)]
+pub(super) unsafe fn store<const OFFSET: usize>(to: *mut u8, word: u64) {
+    // SAFETY: the instruction writes what the caller vouches for, and takes any address.
+    unsafe {
+        asm!("mov [{to} + {offset}], {word}", to = in(reg) to, word = in(reg) word,
+            offset = const OFFSET, options(nostack, preserves_flags));
+    }
 }

@@ -48,9 +48,9 @@ pub use piece::{InPage, Piece, PoolPage};
 pub use pieces::{Joint, Pieces};
 pub use pool::{Pool, PoolError, PoolId};
 pub use sections::{Section, Sections};
-pub use span::{OutOfSpan, Span};
+pub use span::{OutOfSpan, Span, Start};
 pub use stock::Stock;
-pub use tickets::Tickets;
+pub use tickets::{Place, Tickets};
 pub use withdrawn::Withdrawn;
 pub use words::Words;
 

@@ -98,9 +98,10 @@ impl InPage {
 /// buffer's, there is no slice of its bytes.
 pub struct Piece {
     page: PoolPage,
-    /// `offset + len <= 4096`.
-    offset: u16,
-    len: u16,
+    /// `offset + len <= 4096`. As long as those of a [`Section`](super::Section), so that what may be
+    /// either has the same places for both.
+    offset: u32,
+    len: u32,
 }
 
 impl fmt::Debug for Piece {
@@ -116,7 +117,8 @@ impl Piece {
     /// The page, when the bytes leave it.
     #[inline(always)]
     pub fn new(page: PoolPage, offset: u16, len: u16) -> Result<Self, PoolPage> {
-        let end = u32::from(offset).wrapping_add(u32::from(len));
+        let (offset, len) = (u32::from(offset), u32::from(len));
+        let end = offset.wrapping_add(len);
         match end <= PAGE_SIZE as u32 {
             true => Ok(Self { page, offset, len }),
             false => Err(page),
@@ -129,7 +131,7 @@ impl Piece {
         Self {
             page,
             offset: 0,
-            len: len.0,
+            len: len.0.into(),
         }
     }
 
@@ -142,13 +144,13 @@ impl Piece {
     /// Where it starts in its page, in bytes.
     #[inline(always)]
     pub fn offset(&self) -> u16 {
-        self.offset
+        self.offset as u16
     }
 
     /// Length in bytes.
     #[inline(always)]
     pub fn len(&self) -> u16 {
-        self.len
+        self.len as u16
     }
 
     /// Whether it holds no bytes.
@@ -170,17 +172,17 @@ impl Piece {
 
     /// Shortens to `len` bytes; does nothing when it is not longer.
     pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(InPage::clamped(len).0);
+        self.len = self.len.min(InPage::clamped(len).0.into());
     }
 
     /// A view of its bytes. What is copied by it is not counted.
     pub fn span(&self) -> Span<'_> {
-        let (meta, offset) = (self.page.meta(), usize::from(self.offset));
+        let (meta, offset) = (self.page.meta(), self.offset as usize);
         // SAFETY: the page is owned, so it exists and is lent memory without references, for as
         // long as the piece is borrowed; its bytes are inside the page.
         unsafe {
             let start = meta.records().data(meta.index()).add(offset);
-            Span::new(start, self.len.into())
+            Span::new(start, self.len as usize)
         }
     }
 
@@ -217,6 +219,6 @@ impl From<Piece> for Buf {
         let Piece { page, offset, len } = piece;
         let at = ManuallyDrop::new(page).at;
         // SAFETY: the page is passed on, and the bytes are inside it.
-        unsafe { Self::placed(at, offset, len) }
+        unsafe { Self::placed(at, offset as u16, len as u16) }
     }
 }

@@ -16,7 +16,6 @@ use super::pool::PoolError;
 use super::tickets::{Block, Entry, Header, Tickets};
 use super::{OutOfSpan, PAGE_SIZE, Span};
 use crate::platform::Platform;
-use core::cell::UnsafeCell;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
@@ -65,41 +64,42 @@ impl<P: Platform> Sections<P> {
             return Err((PoolError::TooLarge, lent));
         }
         let count = usize::from(blocks);
-        const { assert!(align_of::<Header>() <= 64 && align_of::<Block>() <= 64) };
-        const { assert!(size_of::<Block>().is_multiple_of(align_of::<Entry>())) };
+        const { assert!(align_of::<Header>() <= 64 && align_of::<Block>() <= 8) };
+        const { assert!(align_of::<Entry>() <= 64) };
         // None of this overflows: there are fewer than 2^16 tickets.
-        let blocks_at = size_of::<Header>().next_multiple_of(64);
-        let entries_at = blocks_at.wrapping_add(count.wrapping_mul(size_of::<Block>()));
+        let idle_at = size_of::<Header>().next_multiple_of(64);
+        let blocks_at = idle_at.wrapping_add(count.wrapping_mul(8));
+        let entries_at = blocks_at
+            .wrapping_add(count.wrapping_mul(size_of::<Block>()))
+            .next_multiple_of(64);
         let own_bytes =
             entries_at.wrapping_add(count.wrapping_mul(const { 64 * size_of::<Entry>() }));
         let Ok(own) = Pages::alloc(lent.platform(), own_bytes.div_ceil(PAGE_SIZE)) else {
             return Err((PoolError::OutOfPages, lent));
         };
         let base = own.start();
-        // SAFETY: both offsets, with what follows them, are inside the `own_bytes` allocated.
-        let (first_block, first_entry) = unsafe {
+        // SAFETY: all offsets, with what follows them, are inside the `own_bytes` allocated.
+        let (first_idle, first_block, first_entry) = unsafe {
             (
+                base.add(idle_at).cast::<AtomicU64>(),
                 base.add(blocks_at).cast::<Block>(),
                 base.add(entries_at).cast::<Entry>(),
             )
         };
         for i in 0..count {
             let block = Block {
-                idle: AtomicU64::new(u64::MAX),
                 copied: AtomicU64::new(0),
                 taken: AtomicU32::new(0),
             };
-            // SAFETY: block `i` of `count`.
-            unsafe { first_block.add(i).write(block) };
+            // SAFETY: block `i` of `count`, and its word.
+            unsafe {
+                first_block.add(i).write(block);
+                first_idle.add(i).write(u64::MAX.into());
+            }
         }
         for i in 0..count.wrapping_mul(64) {
-            let entry = Entry {
-                count: AtomicU32::new(0),
-                promised: UnsafeCell::new(0),
-                note: UnsafeCell::new(0),
-            };
             // SAFETY: entry `i` of 64 for each block.
-            unsafe { first_entry.add(i).write(entry) };
+            unsafe { first_entry.add(i).write(Entry::default()) };
         }
         let header = base.cast::<Header>();
         // SAFETY: the start of the run, large and aligned enough (asserted), and nobody else's.
@@ -108,6 +108,7 @@ impl<P: Platform> Sections<P> {
                 data: lent.start(),
                 bytes,
                 blocks,
+                first_idle,
                 first_block,
                 first_entry,
             });
@@ -141,8 +142,8 @@ impl<P: Platform> Sections<P> {
     /// Tickets that are not idle, or that their owner has claimed.
     pub fn out(&self) -> usize {
         self.header()
-            .blocks()
-            .map(|block| block.idle.load(Ordering::Relaxed).count_zeros() as usize)
+            .idles()
+            .map(|idle| idle.load(Ordering::Relaxed).count_zeros() as usize)
             .fold(0, usize::wrapping_add)
     }
 
@@ -162,8 +163,8 @@ impl<P: Platform> Sections<P> {
             .blocks()
             .all(|block| block.taken.load(Ordering::Acquire) == 0)
             && header
-                .blocks()
-                .all(|block| block.idle.load(Ordering::Acquire) == u64::MAX)
+                .idles()
+                .all(|idle| idle.load(Ordering::Acquire) == u64::MAX)
     }
 
     /// Gives the run back when all tickets and sections have returned.
@@ -205,7 +206,17 @@ pub struct Section {
     offset: u32,
     len: u32,
     index: u16,
+    /// [`ONLY`], [`CUT`] or [`MANY`]. A number of its own, so that what has a section in it does
+    /// not look here for what it is.
+    form: u16,
 }
+
+/// Of a section: it is the only one of its ticket, and begins where it was opened.
+const ONLY: u16 = 0;
+/// It is the only one, and has lost bytes from the front.
+const CUT: u16 = 1;
+/// The ticket counts it.
+const MANY: u16 = 2;
 
 // SAFETY: the run is reached by atomics and by copies.
 unsafe impl Send for Section {}
@@ -219,17 +230,51 @@ impl fmt::Debug for Section {
 }
 
 impl Section {
+    /// One of the sections that its ticket counts.
+    ///
     /// # Safety
     /// The bytes are inside the run, `index` is one of its tickets, and the caller passes on one
     /// of the ticket's counts.
-    #[inline(always)]
-    pub(super) unsafe fn new(header: NonNull<Header>, offset: u32, len: u32, index: u16) -> Self {
+    pub(super) unsafe fn one_of_many(
+        header: NonNull<Header>,
+        offset: u32,
+        len: u32,
+        index: u16,
+    ) -> Self {
         Self {
             header,
             offset,
             len,
             index,
+            form: MANY,
         }
+    }
+
+    /// The only section of its ticket, which need not count it.
+    ///
+    /// # Safety
+    /// The bytes are inside the run, `index` is one of its tickets, which is not idle, and the
+    /// caller passes it on.
+    #[inline(always)]
+    pub(super) unsafe fn only(header: NonNull<Header>, offset: u32, len: u32, index: u16) -> Self {
+        Self {
+            header,
+            offset,
+            len,
+            index,
+            form: ONLY,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_only(&self) -> bool {
+        self.form != MANY
+    }
+
+    /// Whether it is the only section of its ticket, and begins where it was opened.
+    #[inline(always)]
+    pub fn is_uncut(&self) -> bool {
+        self.form == ONLY
     }
 
     #[inline(always)]
@@ -267,6 +312,9 @@ impl Section {
         // Stays below the end of the run, which is below 4 GiB.
         self.offset = self.offset.wrapping_add(count);
         self.len = self.len.wrapping_sub(count);
+        if count != 0 && self.form == ONLY {
+            self.form = CUT;
+        }
     }
 
     /// A view of its bytes. What is copied by it is not counted: it is for headers that a driver
@@ -314,7 +362,12 @@ impl Section {
 impl Drop for Section {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: this section's own count, given up last.
-        unsafe { Header::give_back(self.header, self.index) }
+        // SAFETY: this section's ticket, or its own count of it, given up last.
+        unsafe {
+            match self.is_only() {
+                true => Header::set_idle(self.header, self.index),
+                false => Header::give_back(self.header, self.index),
+            }
+        }
     }
 }

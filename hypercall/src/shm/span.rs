@@ -19,6 +19,38 @@ impl fmt::Display for OutOfSpan {
 
 impl core::error::Error for OutOfSpan {}
 
+/// A view of `N` shared bytes, for records that a host puts at any place. Offsets are checked when
+/// the program is compiled, so an access is one instruction.
+#[derive(Clone, Copy)]
+pub struct Start<'a, const N: usize> {
+    at: NonNull<u8>,
+    life: PhantomData<&'a ()>,
+}
+
+impl<const N: usize> fmt::Debug for Start<'_, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Start({:p}, {N} bytes)", self.at)
+    }
+}
+
+impl<const N: usize> Start<'_, N> {
+    /// Copies a word out.
+    #[inline(always)]
+    pub fn word<const OFFSET: usize>(self) -> u64 {
+        const { assert!(OFFSET + 8 <= N) };
+        // SAFETY: the assertion keeps the word inside the bytes.
+        unsafe { crate::arch::load::<OFFSET>(self.at.as_ptr()) }
+    }
+
+    /// Copies a word in.
+    #[inline(always)]
+    pub fn put<const OFFSET: usize>(self, word: u64) {
+        const { assert!(OFFSET + 8 <= N) };
+        // SAFETY: the assertion keeps the word inside the bytes.
+        unsafe { crate::arch::store::<OFFSET>(self.at.as_ptr(), word) };
+    }
+}
+
 /// A view of shared bytes. Every access is checked against its length.
 #[derive(Clone, Copy)]
 pub struct Span<'a> {
@@ -164,9 +196,18 @@ impl<'a> Span<'a> {
         let mut words = [0; N];
         for (i, word) in words.iter_mut().enumerate() {
             // SAFETY: word `i` of `N`, which `check` vouches for.
-            *word = unsafe { crate::arch::load(at.add(i.wrapping_mul(8))) };
+            *word = unsafe { crate::arch::load::<0>(at.add(i.wrapping_mul(8))) };
         }
         Ok(words)
+    }
+
+    /// Its first `N` bytes, if there are so many, wherever they start.
+    #[inline(always)]
+    pub fn start<const N: usize>(self) -> Option<Start<'a, N>> {
+        (self.len >= N).then_some(Start {
+            at: self.at,
+            life: PhantomData,
+        })
     }
 
     /// Copies one record in, word by word where its place allows.

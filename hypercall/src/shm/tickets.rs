@@ -5,28 +5,30 @@ use super::sections::Section;
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::mem::ManuallyDrop;
+use core::num::NonZeroU64;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What is known of 64 tickets.
+/// What is known of 64 tickets, beside which are idle.
 pub(super) struct Block {
-    /// A bit for each ticket that nobody claimed and of which no section is open.
-    pub(super) idle: AtomicU64,
     /// Bytes copied in and out of their sections.
     pub(super) copied: AtomicU64,
     /// 1 while a [`Tickets`] has the block.
     pub(super) taken: AtomicU32,
 }
 
-/// What is known of a ticket.
+/// What is known of a ticket. The cells are the block owner's, and nobody else's.
+#[derive(Default)]
+#[repr(align(32))]
 pub(super) struct Entry {
-    /// Its sections that are open, or promised.
-    pub(super) count: AtomicU32,
-    /// How many of them are promised: the owner of the block, and nobody else, turns these into
-    /// sections and back.
-    pub(super) promised: UnsafeCell<u32>,
-    /// The owner's word.
-    pub(super) note: UnsafeCell<u64>,
+    /// The word under which its only section is held; 0 while it is not.
+    held: UnsafeCell<u64>,
+    /// The word that is told when all sections are closed.
+    note: UnsafeCell<u64>,
+    /// Its sections that are open, or promised, if it has more than one.
+    count: AtomicU32,
+    /// How many of them are promised.
+    promised: UnsafeCell<u32>,
 }
 
 /// What sections need of their run, whatever platform it came from. It lives in pages of its own.
@@ -34,6 +36,8 @@ pub(super) struct Header {
     pub(super) data: NonNull<u8>,
     pub(super) bytes: u32,
     pub(super) blocks: u16,
+    /// For each block, a bit for each ticket that nobody claimed and of which no section is open.
+    pub(super) first_idle: NonNull<AtomicU64>,
     pub(super) first_block: NonNull<Block>,
     /// 64 for each block.
     pub(super) first_entry: NonNull<Entry>,
@@ -45,12 +49,27 @@ impl Header {
         (0..self.blocks).map(|i| unsafe { self.block(i) })
     }
 
+    pub(super) fn idles(&self) -> impl Iterator<Item = &AtomicU64> {
+        // SAFETY: every index is below the number of blocks.
+        (0..self.blocks).map(|i| unsafe { self.idle(i) })
+    }
+
     /// # Safety
     /// `index` is below the number of blocks.
     #[inline(always)]
     unsafe fn block(&self, index: u16) -> &Block {
         // SAFETY: the caller's promise; the blocks live as long as the header.
         unsafe { self.first_block.add(usize::from(index)).as_ref() }
+    }
+
+    /// Which tickets of a block are idle.
+    ///
+    /// # Safety
+    /// `index` is below the number of blocks.
+    #[inline(always)]
+    pub(super) unsafe fn idle(&self, index: u16) -> &AtomicU64 {
+        // SAFETY: the caller's promise; the words live as long as the header.
+        unsafe { self.first_idle.add(usize::from(index)).as_ref() }
     }
 
     /// # Safety
@@ -64,9 +83,9 @@ impl Header {
     /// # Safety
     /// As for [`block_of`](Self::block_of).
     #[inline(always)]
-    unsafe fn entry(&self, ticket: u16) -> &Entry {
+    unsafe fn entry(&self, ticket: impl Into<usize>) -> &Entry {
         // SAFETY: the caller's promise; the entries live as long as the header.
-        unsafe { self.first_entry.add(usize::from(ticket)).as_ref() }
+        unsafe { self.first_entry.add(ticket.into()).as_ref() }
     }
 
     #[inline(always)]
@@ -95,39 +114,89 @@ impl Header {
     /// The caller owns one of the ticket's counts, gives it up, and uses the header no more.
     #[inline(always)]
     pub(super) unsafe fn give_back(header: NonNull<Header>, ticket: u16) {
-        // SAFETY: until the bit below is set, the header is alive.
-        let header = unsafe { header.as_ref() };
-        // SAFETY: the caller's promise.
-        if unsafe { header.drop_count(ticket) } {
-            // SAFETY: a ticket's index.
-            let idle = unsafe { &header.block_of(ticket).idle };
-            // The last touch of the header: whoever sees the bit may free it.
-            idle.fetch_or(1 << (ticket & 63), Ordering::Release);
+        // SAFETY: the caller's promise; the header is alive as long as there is a count.
+        if unsafe { header.as_ref().drop_count(ticket) } {
+            // SAFETY: that was the last one.
+            unsafe { Self::set_idle(header, ticket) };
         }
+    }
+
+    /// Makes a ticket idle.
+    ///
+    /// # Safety
+    /// The caller owns its only section, gives it up, and uses the header no more.
+    #[inline(always)]
+    pub(super) unsafe fn set_idle(header: NonNull<Header>, ticket: u16) {
+        // SAFETY: until the bit is set, the header is alive; a ticket's index.
+        let idle = unsafe { header.as_ref().idle(ticket >> 6) };
+        // The last touch of the header: whoever sees the bit may free it.
+        idle.fetch_or(1u64.wrapping_shl(ticket.into()), Ordering::Release);
+    }
+}
+
+/// Bytes that are inside a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    of: NonNull<Header>,
+    offset: u32,
+    len: u32,
+}
+
+impl Place {
+    /// Length in bytes.
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        self.len
+    }
+
+    /// Whether it is no bytes.
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// `len` of its bytes, from byte `offset` on, if there are so many.
+    #[inline(always)]
+    pub fn part(self, offset: u64, len: u32) -> Option<Self> {
+        let end = offset.checked_add(len.into())?;
+        (end <= self.len.into()).then(|| Self {
+            of: self.of,
+            // Inside a run of less than 4 GiB.
+            offset: self.offset.wrapping_add(offset as u32),
+            len,
+        })
     }
 }
 
 /// Some tickets of a run, for one owner, who numbers them from 0. It hands out their
 /// [`Section`]s and learns when they are back.
 ///
-/// There are two ways to use a ticket:
-/// * [`reserve`](Self::reserve) a section, and when it comes back [`hold`](Self::hold) it until
-///   the host is done with it, then [`release`](Self::release) it: a send buffer.
-/// * [`take`](Self::take) one section or [`take_many`](Self::take_many) with a note, and
-///   learn by [`settle`](Self::settle) when all are dropped: a receive buffer.
+/// There are two kinds of owners:
+/// * one who [cuts](Self::cut) pieces [`reserve`](Self::reserve)s a section, and when it comes back
+///   [`hold`](Self::hold)s it until the host is done with it, then [`release`](Self::release)s it: a
+///   send buffer;
+/// * one who cuts none [`take`](Self::take)s one section or [many](Self::take_many) with a note, and
+///   learns by [`settle`](Self::settle) when all are dropped: a receive buffer.
 pub struct Tickets {
     header: NonNull<Header>,
     /// The first ticket, of a block of its own.
     first: u16,
     count: u16,
-    /// The block that the claimed tickets are of, counted from the first.
+    /// The block that the claimed tickets are of, counted from the first, and the place in the run of
+    /// its first ticket.
     block: u16,
+    base: u16,
     /// Tickets whose idle bit was taken, and that can be had.
     claimed: u64,
+    /// Where the pieces start that are handed out, in bytes and as counted from the run's first
+    /// ticket, and how long each is.
+    origin: u32,
+    size: u32,
+    /// Blocks of which any ticket has a note.
+    noted_blocks: u64,
+    /// Of the block, tickets that can be had, and those handed out since [`fold`](Self::fold).
+    drawn: u64,
     /// By block: tickets with a note.
     noted: [u64; Self::BLOCKS],
-    /// Blocks of which any has.
-    noted_blocks: u64,
 }
 
 // SAFETY: blocks are reached by atomics, and entries' cells by their one owner, which moves along.
@@ -173,7 +242,11 @@ impl Tickets {
             first: first.wrapping_mul(64),
             count,
             block: 0,
+            base: first.wrapping_mul(64),
             claimed: 0,
+            origin: 0,
+            size: 0,
+            drawn: 0,
             noted: [0; Self::BLOCKS],
             noted_blocks: 0,
         })
@@ -196,12 +269,23 @@ impl Tickets {
         self.count.div_ceil(64)
     }
 
-    /// A block of this owner's, which there must be.
+    /// A block of this owner's, which there must be, counted from the run's first.
+    #[inline(always)]
+    fn number(&self, index: u16) -> u16 {
+        let index = index.min(self.blocks().wrapping_sub(1));
+        (self.first >> 6).wrapping_add(index)
+    }
+
     #[inline(always)]
     fn block(&self, index: u16) -> &Block {
-        let index = index.min(self.blocks().wrapping_sub(1));
         // SAFETY: one of this owner's blocks, which were checked to exist.
-        unsafe { self.header().block((self.first >> 6).wrapping_add(index)) }
+        unsafe { self.header().block(self.number(index)) }
+    }
+
+    #[inline(always)]
+    fn idle(&self, index: u16) -> &AtomicU64 {
+        // SAFETY: one of this owner's blocks, which were checked to exist.
+        unsafe { self.header().idle(self.number(index)) }
     }
 
     /// A ticket's place in the run, if it is one of this owner's.
@@ -221,38 +305,85 @@ impl Tickets {
         }
     }
 
+    /// Tickets of the block that were given a note since [`fold`](Self::fold). An owner who has cut
+    /// pieces gives none.
+    #[inline(always)]
+    fn given(&self) -> u64 {
+        match self.size {
+            0 => self.drawn & !self.claimed,
+            _ => 0,
+        }
+    }
+
+    /// Takes down which tickets have a note.
+    fn fold(&mut self) {
+        let given = self.given();
+        self.drawn = self.claimed;
+        if given != 0
+            && let Some(noted) = self.noted.get_mut(usize::from(self.block))
+        {
+            *noted |= given;
+            self.noted_blocks |= 1u64.wrapping_shl(self.block.into());
+        }
+    }
+
     /// Claims what is idle and has no note, of the next block that has any.
     #[cold]
     fn refill(&mut self) -> bool {
+        self.fold();
         let blocks = self.blocks();
         for _ in 0..blocks {
             let index = self.block;
             let noted = self.noted.get(usize::from(index)).copied().unwrap_or(0);
             let usable = self.mask(index) & !noted;
-            let idle = &self.block(index).idle;
+            let idle = self.idle(index);
             let found = idle.load(Ordering::Relaxed) & usable;
             if found != 0 {
                 // Only the owner clears bits, so all of them are still there.
                 self.claimed = idle.fetch_and(!found, Ordering::Acquire) & found;
+                self.drawn = self.claimed;
                 return true;
             }
             self.block = index.wrapping_add(1);
             if self.block >= blocks {
                 self.block = 0;
             }
+            self.base = self.first.wrapping_add(self.block.wrapping_mul(64));
         }
         false
     }
 
-    /// A claimed ticket: its number, and nobody else's as long as it is not given back.
+    /// A claimed ticket: its place in the run, and nobody else's as long as it is not given back.
     #[inline(always)]
     fn pop(&mut self) -> Option<u16> {
-        if self.claimed == 0 && !self.refill() {
+        if self.claimed == 0 {
+            self.refill();
+        }
+        let bit = NonZeroU64::new(self.claimed)?.trailing_zeros() as u16;
+        self.claimed &= self.claimed.wrapping_sub(1);
+        Some(self.base.wrapping_add(bit))
+    }
+
+    /// The bytes of the run from `offset` on, `len` of them, if there are.
+    #[inline(always)]
+    pub fn place(&self, offset: u32, len: u32) -> Option<Place> {
+        let of = self.header;
+        let inside = self.header().holds(offset, len);
+        inside.then_some(Place { of, offset, len })
+    }
+
+    /// A view of some bytes; `None` if they are another run's. What is copied by it is not counted.
+    #[inline(always)]
+    pub fn view(&self, place: Place) -> Option<Span<'_>> {
+        if place.of != self.header {
             return None;
         }
-        let bit = self.claimed.trailing_zeros() as u16;
-        self.claimed &= self.claimed.wrapping_sub(1);
-        Some(self.block.wrapping_mul(64).wrapping_add(bit))
+        // SAFETY: the place is inside the run, and a taken block keeps that alive; lent memory is
+        // behind no reference.
+        Some(unsafe {
+            let start = self.header().data.add(place.offset as usize);
+            Span::new(start, place.len as usize)
+        })
     }
 
     /// Whether there is a ticket to be had.
@@ -261,23 +392,38 @@ impl Tickets {
         self.claimed != 0 || self.refill()
     }
 
-    /// Opens the only section of an idle ticket: `len` bytes from byte `place(ticket)` of the run
-    /// on. `None` when none is idle, or the bytes are not inside.
+    /// Cuts a part of the run into pieces of `size` bytes, from byte `origin` of it on, one for each
+    /// ticket; [`reserve`](Self::reserve) hands them out. False, with nothing changed, when they are
+    /// not inside, or when a ticket has a note.
+    pub fn cut(&mut self, origin: u32, size: u32) -> bool {
+        let end = u64::from(size)
+            .saturating_mul(self.count.into())
+            .saturating_add(origin.into());
+        let inside = end <= self.header().bytes.into() && !self.is_noted();
+        if inside {
+            self.size = size;
+            // Where the piece of the run's first ticket would start.
+            let before = size.wrapping_mul(self.first.into());
+            self.origin = origin.wrapping_sub(before);
+        }
+        inside
+    }
+
+    /// Opens the only section of an idle ticket: the first `len` bytes of its piece. `None` when none
+    /// is idle, or the piece is shorter.
     #[inline(always)]
-    pub fn reserve(&mut self, len: u32, place: impl FnOnce(u16) -> u32) -> Option<Section> {
-        let index = self.pop()?;
-        let offset = place(index);
-        if !self.header().holds(offset, len) {
-            self.claimed |= 1 << (index & 63);
+    pub fn reserve(&mut self, len: u32) -> Option<Section> {
+        if len > self.size {
             return None;
         }
-        let ticket = self.first.wrapping_add(index);
-        // SAFETY: the ticket was claimed, so no section is open and this is its first count.
-        unsafe {
-            let count = &self.header().entry(ticket).count;
-            count.store(1, Ordering::Relaxed);
-            Some(Section::new(self.header, offset, len, ticket))
-        }
+        let ticket = self.pop()?;
+        let offset = self
+            .size
+            .wrapping_mul(ticket.into())
+            .wrapping_add(self.origin);
+        // SAFETY: the ticket was claimed, so no section of it is open. Its piece is inside the run,
+        // as `cut` saw, and no shorter than the section.
+        Some(unsafe { Section::only(self.header, offset, len, ticket) })
     }
 
     /// The number of the ticket that a section counts for, if that is one of these.
@@ -288,76 +434,64 @@ impl Tickets {
         (header == self.header && index < self.count).then_some(index)
     }
 
-    /// Takes a section back without closing it, under a note: the host may use its bytes until
-    /// [`release`](Self::release).
+    /// Takes a section back without closing it, under the word that `word` finds for the number of its
+    /// ticket: the host may use its bytes until [`release`](Self::release).
     ///
     /// # Errors
-    /// The section, if it counts for none of these tickets.
+    /// The section, if there is no word for it, it counts for none of these tickets, or shares its
+    /// ticket with others.
     #[inline(always)]
-    pub fn hold(&mut self, section: Section, note: u64) -> Result<(), Section> {
-        if self.index(&section).is_none() {
+    pub fn hold(
+        &mut self,
+        section: Section,
+        word: impl FnOnce(u16, &Section) -> Option<NonZeroU64>,
+    ) -> Result<(), Section> {
+        let Some(index) = self.index(&section).filter(|_| section.is_only()) else {
             return Err(section);
-        }
+        };
+        let Some(word) = word(index, &section) else {
+            return Err(section);
+        };
         let (_, ticket) = ManuallyDrop::new(section).place();
-        // SAFETY: one of this owner's tickets, whose cells nobody else touches; the section's
-        // count is promised now.
-        unsafe {
-            let entry = self.header().entry(ticket);
-            let promised = entry.promised.get();
-            *promised = (*promised).wrapping_add(1);
-            *entry.note.get() = note;
-        }
+        // SAFETY: one of this owner's tickets, whose cells nobody else touches; its only section
+        // is held now.
+        unsafe { *self.header().entry(ticket).held.get() = word.get() };
         Ok(())
     }
 
-    /// Closes a section that is held under this note; false when there is none.
+    /// Closes a section that is held under this word; false when there is none.
     #[inline(always)]
-    pub fn release(&mut self, index: u16, note: u64) -> bool {
+    pub fn release(&mut self, index: u16, word: u64) -> bool {
         let Some(ticket) = self.global(index) else {
             return false;
         };
-        // SAFETY: as in `hold`; a promised count is the owner's to give up, and its blocks keep
-        // the header alive.
-        let last = unsafe {
-            let entry = self.header().entry(ticket);
-            let promised = entry.promised.get();
-            if *promised == 0 || *entry.note.get() != note {
-                return false;
-            }
-            *promised = (*promised).wrapping_sub(1);
-            self.header().drop_count(ticket)
-        };
-        if last {
-            let bit = 1 << (index & 63);
-            if index >> 6 == self.block {
-                // It need not be offered to anybody: the owner has it already.
-                self.claimed |= bit;
-            } else {
-                self.block(index >> 6).idle.fetch_or(bit, Ordering::Release);
-            }
+        // SAFETY: as in `hold`.
+        let held = unsafe { &mut *self.header().entry(ticket).held.get() };
+        if *held != word || word == 0 {
+            return false;
         }
+        *held = 0;
+        // SAFETY: it was the only section; a block that is taken keeps the header alive.
+        unsafe { Header::set_idle(self.header, ticket) };
         true
     }
 
-    /// Opens the only section of an idle ticket and gives the ticket a note: it is not used again
-    /// before [`settle`](Self::settle) told of it. `None` when none is idle, or the bytes are
-    /// not inside.
+    /// Opens the only section of an idle ticket, some bytes of the run, and gives the ticket a note:
+    /// it is not used again before [`settle`](Self::settle) told of it. `None` when none is idle, or
+    /// the bytes are another run's.
     #[inline(always)]
-    pub fn take(&mut self, note: u64, offset: u32, len: u32) -> Option<Section> {
-        let section = self.reserve(len, |_| offset)?;
-        self.note(section.place().1.wrapping_sub(self.first), note);
-        Some(section)
-    }
-
-    #[inline(always)]
-    fn note(&mut self, index: u16, note: u64) {
-        if let Some(word) = self.noted.get_mut(usize::from(index >> 6)) {
-            *word |= 1 << (index & 63);
-            self.noted_blocks |= 1 << (index >> 6);
+    pub fn take(&mut self, note: u64, place: Place) -> Option<Section> {
+        // Notes of an owner who cuts pieces are not told; that is all.
+        if place.of != self.header {
+            return None;
         }
-        if let Some(ticket) = self.global(index) {
-            // SAFETY: one of this owner's tickets, whose cells nobody else touches.
-            unsafe { *self.header().entry(ticket).note.get() = note };
+        let ticket = self.pop()?;
+        // SAFETY: one of this owner's tickets, whose cells nobody else touches; it was claimed, so
+        // no section of it is open. The place is inside the run.
+        unsafe {
+            *self.header().entry(ticket).note.get() = note;
+            let Place { of, offset, len } = place;
+            Some(Section::only(of, offset, len, ticket))
         }
     }
 
@@ -367,16 +501,15 @@ impl Tickets {
         if sections == 0 {
             return None;
         }
-        let index = self.pop()?;
-        let ticket = self.first.wrapping_add(index);
+        let ticket = self.pop()?;
         // SAFETY: the ticket was claimed, so no section is open; its cells are this owner's.
         unsafe {
             let entry = self.header().entry(ticket);
             entry.count.store(sections, Ordering::Relaxed);
             *entry.promised.get() = sections;
+            *entry.note.get() = note;
         }
-        self.note(index, note);
-        Some(index)
+        Some(ticket.wrapping_sub(self.first))
     }
 
     /// Opens one of the sections that were promised. `None` when all of them were opened, or the
@@ -391,7 +524,7 @@ impl Tickets {
         unsafe {
             let promised = self.header().entry(ticket).promised.get();
             *promised = (*promised).checked_sub(1)?;
-            Some(Section::new(self.header, offset, len, ticket))
+            Some(Section::one_of_many(self.header, offset, len, ticket))
         }
     }
 
@@ -405,16 +538,18 @@ impl Tickets {
     /// `false`. Those that it answered `true` to are forgotten: their tickets can be used again.
     #[inline(always)]
     pub fn settle(&mut self, mut each: impl FnMut(u64) -> bool) {
+        self.fold();
         let mut blocks = self.noted_blocks;
         while blocks != 0 {
             let block = blocks.trailing_zeros() as u16;
             blocks &= blocks.wrapping_sub(1);
             let noted = self.noted.get(usize::from(block)).copied().unwrap_or(0);
-            let settled = self.block(block).idle.load(Ordering::Acquire) & noted;
+            let settled = self.idle(block).load(Ordering::Acquire) & noted;
+            let first = usize::from(self.first).wrapping_add(usize::from(block) << 6);
             let mut left = settled;
             while left != 0 {
-                let bit = left.trailing_zeros() as u16;
-                let ticket = self.first.wrapping_add(block << 6).wrapping_add(bit);
+                let bit = left.trailing_zeros() as usize;
+                let ticket = first.wrapping_add(bit);
                 // SAFETY: it has a note, so it is one of this owner's tickets, whose cells nobody
                 // else touches.
                 let note = unsafe { *self.header().entry(ticket).note.get() };
@@ -434,18 +569,25 @@ impl Tickets {
         }
     }
 
+    /// Whether any ticket has a note.
+    #[inline(always)]
+    pub fn is_noted(&self) -> bool {
+        self.noted_blocks != 0 || self.given() != 0
+    }
+
     /// Tickets with a note.
     pub fn noted(&self) -> usize {
+        let given = self.given();
         self.noted
             .iter()
             .map(|word| word.count_ones() as usize)
-            .fold(0, usize::wrapping_add)
+            .fold(given.count_ones() as usize, usize::wrapping_add)
     }
 
     /// Tickets that are neither idle nor ready to be handed out.
     pub fn out(&self) -> usize {
         let idle = (0..self.blocks())
-            .map(|i| self.block(i).idle.load(Ordering::Relaxed) & self.mask(i))
+            .map(|i| self.idle(i).load(Ordering::Relaxed) & self.mask(i))
             .map(|word| word.count_ones() as usize)
             .fold(self.claimed.count_ones() as usize, usize::wrapping_add);
         usize::from(self.count).saturating_sub(idle)
@@ -457,26 +599,26 @@ impl Tickets {
             .map(|i| self.block(i).copied.load(Ordering::Relaxed))
             .fold(0, u64::wrapping_add)
     }
-
-    /// A view of the whole run. What is copied by it is not counted.
-    #[inline(always)]
-    pub fn span(&self) -> Span<'_> {
-        let header = self.header();
-        // SAFETY: the run is that long, and a taken block keeps it alive; lent memory is behind
-        // no reference.
-        unsafe { Span::new(header.data, header.bytes as usize) }
-    }
 }
 
 impl Drop for Tickets {
     fn drop(&mut self) {
         let claimed = core::mem::take(&mut self.claimed);
         if claimed != 0 {
-            let idle = &self.block(self.block).idle;
-            idle.fetch_or(claimed, Ordering::Release);
+            self.idle(self.block).fetch_or(claimed, Ordering::Release);
         }
         for index in 0..self.count {
             while self.skip(index) {}
+            let ticket = self.first.wrapping_add(index);
+            // SAFETY: one of this owner's tickets, whose cells nobody else touches; its blocks keep
+            // the header alive.
+            unsafe {
+                let held = self.header().entry(ticket).held.get();
+                if *held != 0 {
+                    *held = 0;
+                    Header::set_idle(self.header, ticket);
+                }
+            }
         }
         let (first, blocks) = (self.first >> 6, self.blocks());
         // SAFETY: the blocks are taken, so the header is alive.

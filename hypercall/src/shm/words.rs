@@ -68,6 +68,22 @@ impl<'a> Words<'a> {
         })
     }
 
+    /// The first `count` words, and those behind them; `None` when there are fewer.
+    #[inline(always)]
+    pub fn split(self, count: usize) -> Option<(Words<'a>, Words<'a>)> {
+        let rest = self.count.checked_sub(count)?;
+        // SAFETY: `count <= self.count`, so the result stays inside the region.
+        let behind = unsafe { self.at.add(count) };
+        Some((
+            Self { count, ..self },
+            Self {
+                at: behind,
+                count: rest,
+                life: PhantomData,
+            },
+        ))
+    }
+
     /// Copies a word out.
     ///
     /// # Errors

@@ -285,7 +285,7 @@ impl<'b, 'h, P: Platform, G: Gate> Netvsc<'b, 'h, P, G> {
             queue.capabilities = capabilities;
             if let Some(live) = &mut queue.live {
                 live.tx.set_lengths(mtu, capabilities.max_segmented);
-                live.rx.longest = longest(mtu).saturating_add(4);
+                live.rx.set_longest(longest(mtu).saturating_add(4));
             }
         }
         let mut pass = filter::DIRECTED | filter::BROADCAST | filter::ALL_MULTICAST;
@@ -392,8 +392,14 @@ impl<'b, 'h, P: Platform, G: Gate> Netvsc<'b, 'h, P, G> {
         for (index, queue) in (0..queues).zip(&mut self.queues) {
             let first = blocks.saturating_mul(index);
             if let Some(live) = &mut queue.live {
-                live.tx.tickets = sections.tickets(first, each);
-                live.tx.first_section = u32::from(each).saturating_mul(index.into());
+                let first_section = u32::from(each).saturating_mul(index.into());
+                let mut tickets = sections.tickets(first, each);
+                if let Some(tickets) = &mut tickets {
+                    // All of them are inside the buffer.
+                    tickets.cut(first_section.saturating_mul(size), size);
+                }
+                live.tx.tickets = tickets;
+                live.tx.first_section = first_section;
                 live.tx.section_size = size;
             }
         }

@@ -3,7 +3,7 @@
 use super::control::Control;
 use super::nvsp;
 use super::nvsp::kind::{SEND_RNDIS_PACKET, SEND_RNDIS_PACKET_COMPLETE};
-use super::rx::{Receive, Taken};
+use super::rx::{self, ONE_RANGE, Receive, Taken};
 use super::tx::Transmit;
 use crate::capabilities::Stats;
 use crate::frame::RxFrame;
@@ -11,13 +11,10 @@ use hypercall::bus::Doorbell;
 use hypercall::platform::{deadline, wait_for};
 use hypercall::{Gate, HostFault, Platform};
 use vmbus::abi::packet::PacketKind;
-use vmbus::{Channel, Incoming};
+use vmbus::{Channel, Form, Incoming};
 
 /// Packets taken in one call that bring the caller no frame, at most.
 const BUDGET: u32 = 1024;
-
-/// Frames handed out before packets are answered, if the ring does not come up empty before.
-const BATCH: u32 = 32;
 
 /// How often the host may claim that there is more where there is nothing.
 const PATIENCE: u32 = 4;
@@ -44,9 +41,6 @@ enum Step {
     Full,
 }
 
-/// The number of ranges of a packet that has one, and whose buffer it is in.
-const ONE_RANGE: u64 = 1 << 32 | nvsp::RECEIVE_BUFFER_ID as u64;
-
 /// The start of a completion, and of a packet with one range.
 const SENT: u32 = PacketKind::COMPLETION.0 as u32 | 2 << 16;
 const RANGE: u32 = PacketKind::TRANSFER_PAGES.0 as u32 | 4 << 16;
@@ -61,13 +55,13 @@ enum Short {
 
 impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
     /// Takes one packet. With `defer` its frames wait.
-    #[inline(always)]
+    #[inline(never)]
     fn step(&mut self, defer: bool) -> Result<Step, HostFault> {
         if !self.channel.is_ready()? {
             return Ok(Step::Empty);
         }
         let any = self.rx.tickets.is_any() && (!defer || self.rx.has_room());
-        let (tx, stats) = (&mut self.tx, &mut self.stats);
+        let (tx, stats, form) = (&mut self.tx, &mut self.stats, &mut self.rx.form);
         let short = self.channel.receive_short(|first, id, words: [u64; 3]| {
             let [head, range, message] = words;
             match first as u32 {
@@ -77,9 +71,11 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
                     }
                     let failed = head >> 32 != nvsp::SUCCESS.into();
                     stats.tx_errors = stats.tx_errors.wrapping_add(failed.into());
+                    tx.form = Form::of(first, 1);
                     Some(Short::Sent)
                 }
                 RANGE if any && head == ONE_RANGE && message as u32 == SEND_RNDIS_PACKET => {
+                    *form = Form::of(first, 3);
                     Some(Short::Range(id, (range >> 32) as u32, range as u32))
                 }
                 _ => None,
@@ -180,15 +176,11 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
     /// Takes completions of frames that were sent, as long as nothing else comes.
     #[inline(always)]
     fn collect_sent(&mut self) {
-        let tx = &mut self.tx;
         const DONE: u64 = SEND_RNDIS_PACKET_COMPLETE as u64 | (nvsp::SUCCESS as u64) << 32;
-        while self
-            .channel
-            .receive_short(|first, id, [head]: [u64; 1]| {
-                (first as u32 == SENT && head == DONE && tx.complete(id)).then_some(())
-            })
-            .is_some()
-        {}
+        let tx = &mut self.tx;
+        let form = tx.form;
+        self.channel
+            .take_while(form, |id, head| head == DONE && tx.complete(id));
     }
 
     /// Takes what is there; frames wait for the caller.
@@ -209,9 +201,7 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
 
     #[inline(always)]
     pub(super) fn count_sent(&mut self, len: u64) {
-        let stats = &mut self.stats;
-        stats.tx_frames = stats.tx_frames.wrapping_add(1);
-        stats.tx_bytes = stats.tx_bytes.wrapping_add(len);
+        self.stats.tx_bytes = self.stats.tx_bytes.wrapping_add(len);
     }
 
     /// Answers the host, and has it start on everything.
@@ -224,29 +214,36 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
         Ok(())
     }
 
+    /// Looks for packets when all that were seen are taken; whether [`next_plain`](Self::next_plain)
+    /// may find one now.
+    #[inline(never)]
+    pub(super) fn look(&mut self) -> bool {
+        // A fault is found again by the long way.
+        self.rx.is_open() && self.channel.is_ready() == Ok(true)
+    }
+
+    /// What was counted.
+    pub(super) fn stats(&self) -> Stats {
+        let short = self.rx.usual_frames();
+        Stats {
+            rx_frames: self.stats.rx_frames.wrapping_add(short),
+            tx_frames: self.stats.tx_frames.wrapping_add(self.tx.frames),
+            ..self.stats
+        }
+    }
+
     /// The next frame, if it comes as most do.
     #[inline(always)]
-    pub(super) fn next_plain(&mut self) -> Option<RxFrame> {
-        if self.rx.is_waiting() || self.rx.since >= BATCH {
-            return None;
-        }
-        let rx = &mut self.rx;
-        let frame = self.channel.receive_short(|first, id, words: [u64; 3]| {
-            let [head, range, message] = words;
-            if first as u32 != RANGE || head != ONE_RANGE || message as u32 != SEND_RNDIS_PACKET {
-                return None;
-            }
-            rx.frame_of(id, (range >> 32) as u32, range as u32)
-        })?;
+    pub(super) fn next_plain(&mut self) -> Option<rx::Short> {
+        let frame = self.rx.next_usual(&mut self.channel)?;
         let stats = &mut self.stats;
-        stats.rx_frames = stats.rx_frames.wrapping_add(1);
         stats.rx_bytes = stats.rx_bytes.wrapping_add(frame.len() as u64);
         Some(frame)
     }
 
     #[inline(never)]
     pub(super) fn next(&mut self) -> Result<Option<RxFrame>, HostFault> {
-        if self.rx.since >= BATCH {
+        if self.rx.is_due() {
             self.rx.answer(&mut self.channel)?;
         }
         let mut patience = PATIENCE;
@@ -255,7 +252,7 @@ impl<P: Platform, G: Gate> Live<'_, '_, P, G> {
                 let taken = self.rx.pop()?;
                 self.taken(taken)?
             } else if let Some(frame) = self.next_plain() {
-                return Ok(Some(frame));
+                return Ok(Some(frame.into_frame()));
             } else {
                 self.step(false)?
             };

@@ -1,9 +1,11 @@
 //! One queue pair: a channel, and both halves over it.
 
 use super::live::Live;
+use super::tx::HEADROOM;
 use crate::capabilities::{Capabilities, Event, Stats};
-use crate::frame::{RxFrame, TxFrame};
+use crate::frame::{Body, RxFrame, TxFrame};
 use crate::net::{NetQueue, ReserveError, SendError};
+use crate::offload::TxMeta;
 use core::fmt;
 use core::task::Waker;
 use hypercall::host::Hypervisor;
@@ -48,6 +50,10 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
     /// Latches a fault.
     #[cold]
     pub(super) fn fail(&mut self, fault: HostFault) -> HostFault {
+        if let Some(live) = &mut self.live {
+            live.rx.stop();
+            live.tx.stop();
+        }
         *self.fault.get_or_insert(fault)
     }
 
@@ -77,7 +83,8 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
 
     /// Takes over what the control half has learned.
     fn learn(&mut self) {
-        if let Some(live) = &mut self.live
+        if self.fault.is_none()
+            && let Some(live) = &mut self.live
             && let Some(control) = &live.control
         {
             self.capabilities.link = control.link;
@@ -85,7 +92,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
             let most = self.capabilities.max_segmented;
             live.tx.set_lengths(control.mtu, most);
             let longest = super::longest(control.mtu).saturating_add(4);
-            live.rx.longest = live.rx.longest.max(longest);
+            live.rx.set_longest(longest);
         }
     }
 
@@ -115,7 +122,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         let copied = self.past.copied.wrapping_add(Self::copied_by(&live));
         self.past = Stats {
             copied,
-            ..live.stats
+            ..live.stats()
         };
         Some(live)
     }
@@ -148,20 +155,20 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
     }
 
     #[cold]
-    fn reserve_slowly(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
+    fn reserve_slowly(&mut self, len: usize) -> Result<Body, ReserveError> {
         for last in [false, true] {
             let (Some(live), None) = (&mut self.live, self.fault) else {
                 break;
             };
             live.tx.check_length(len, &self.capabilities)?;
-            if let Some(frame) = live.tx.reserve(len) {
-                return Ok(frame);
+            if let Some(section) = live.tx.reserve(len) {
+                return Ok(Body::Section(section));
             }
             // A short frame has pages of its own only when no section comes back.
             if (last || !live.tx.is_short(len))
-                && let Some(frame) = live.tx.reserve_long(len)
+                && let Some(buf) = live.tx.reserve_long(len)
             {
-                return Ok(frame);
+                return Ok(Body::Buf(buf));
             }
             if last {
                 return Err(ReserveError::Full);
@@ -170,6 +177,19 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         }
         let fault = self.fault.unwrap_or(HostFault::Withdrawn);
         Err(ReserveError::Failed(fault))
+    }
+
+    /// As [`send_slowly`](Self::send_slowly), for a frame with the usual headroom.
+    #[cold]
+    fn send_parts(&mut self, body: Body, meta: TxMeta) -> Result<(), (SendError, TxFrame)> {
+        match TxFrame::new(body, HEADROOM) {
+            Some(mut frame) => {
+                frame.meta = meta;
+                self.send_slowly(frame)
+            }
+            // It had that headroom a moment ago.
+            None => Ok(()),
+        }
     }
 
     #[inline(never)]
@@ -208,22 +228,32 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
 
     #[inline(always)]
     fn rx(&mut self) -> Result<Option<RxFrame>, HostFault> {
-        if let (Some(live), None) = (&mut self.live, self.fault)
-            && let Some(frame) = live.next_plain()
-        {
-            return Ok(Some(frame));
+        // After a fault none goes the short way.
+        if let Some(live) = &mut self.live {
+            let mut frame = live.next_plain();
+            if frame.is_none() && live.look() {
+                frame = live.next_plain();
+            }
+            if let Some(frame) = frame {
+                return Ok(Some(frame.into_frame()));
+            }
         }
         self.poll()
     }
 
     #[inline(always)]
     fn tx_reserve(&mut self, len: usize) -> Result<TxFrame, ReserveError> {
-        if let (Some(live), None) = (&mut self.live, self.fault)
-            && let Some(frame) = live.tx.reserve(len)
-        {
-            return Ok(frame);
-        }
-        self.reserve_slowly(len)
+        // After a fault none goes the short way.
+        let section = match &mut self.live {
+            Some(live) => live.tx.reserve(len),
+            None => None,
+        };
+        let body = match section {
+            Some(section) => Body::Section(section),
+            None => self.reserve_slowly(len)?,
+        };
+        // It has that headroom.
+        TxFrame::new(body, HEADROOM).ok_or(ReserveError::Full)
     }
 
     #[inline(always)]
@@ -231,12 +261,19 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
         let (Some(live), None) = (&mut self.live, self.fault) else {
             return self.send_slowly(frame);
         };
-        match live.tx.send_plain(&mut live.channel, frame) {
+        if !frame.meta.is_plain() || frame.headroom() != HEADROOM {
+            return self.send_slowly(frame);
+        }
+        let section = match frame.into_parts() {
+            (Body::Section(section), _) => section,
+            (body, meta) => return self.send_parts(body, meta),
+        };
+        match live.tx.send_plain(&mut live.channel, section) {
             Ok(len) => {
                 live.count_sent(len.into());
                 Ok(())
             }
-            Err(frame) => self.send_slowly(frame),
+            Err(section) => self.send_parts(Body::Section(section), TxMeta::default()),
         }
     }
 
@@ -251,7 +288,7 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
         self.turn();
         self.live
             .as_ref()
-            .map_or(0, |live| live.tx.in_flight as usize)
+            .map_or(0, |live| live.tx.in_flight() as usize)
     }
 
     fn stats(&self) -> Stats {
@@ -269,7 +306,7 @@ impl<P: Platform, G: Gate> NetQueue for Queue<'_, '_, P, G> {
             .wrapping_add(live.tx.pool.copied());
         Stats {
             copied,
-            ..live.stats
+            ..live.stats()
         }
     }
 

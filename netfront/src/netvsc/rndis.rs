@@ -188,7 +188,7 @@ const MOST_PIECES: u32 = 16;
 /// A frame that was found in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// Where it starts, in bytes of the receive buffer.
+    /// Where it starts, in bytes of the range.
     pub offset: u32,
     /// Its length.
     pub len: u32,
@@ -205,14 +205,13 @@ pub enum Message {
     Control,
 }
 
-/// Finds the frame in `len` bytes from byte `offset` of the receive buffer on. Every field is read
-/// once. All of it is inside the message, which is inside those bytes, which are inside the buffer.
+/// Finds the frame in a range of the receive buffer. Every field is read once. All of it is inside
+/// the message, which is inside the range.
 ///
 /// # Errors
-/// [`HostFault`] when they are not.
-#[inline(always)]
-pub fn find(buffer: Span<'_>, offset: u32, len: u32) -> Result<Message, HostFault> {
-    let range = buffer.part(offset as usize, len as usize)?;
+/// [`HostFault`] when it is not.
+pub fn find(range: Span<'_>) -> Result<Message, HostFault> {
+    let len = range.len();
     // The fixed part and four bytes more; a frame is longer than those.
     let Ok([head, data, _, info, info_length, _]) = range.read_anywhere::<6>(0) else {
         return short(range);
@@ -226,12 +225,12 @@ pub fn find(buffer: Span<'_>, offset: u32, len: u32) -> Result<Message, HostFaul
     let info_length = u64::from(info_length as u32);
     let info_offset = (info >> 32).wrapping_add(8);
     let info_end = info_offset.wrapping_add(info_length);
-    if length > len.into() || data_end > length || (info_length != 0 && info_end > length) {
+    if length > len as u64 || data_end > length || (info_length != 0 && info_end > length) {
         return Err(HostFault::Length);
     }
     let mut found = Found {
         // Inside the message, so no overflow.
-        offset: offset.wrapping_add(8).wrapping_add(data_offset as u32),
+        offset: 8u32.wrapping_add(data_offset as u32),
         len: data_length as u32,
         meta: RxMeta::default(),
     };
@@ -244,6 +243,52 @@ pub fn find(buffer: Span<'_>, offset: u32, len: u32) -> Result<Message, HostFaul
         )?;
     }
     Ok(Message::Frame(found))
+}
+
+/// A frame as most are, and where it is in its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usual {
+    /// Where it starts, in bytes of the message.
+    pub offset: u64,
+    /// Its length.
+    pub len: u32,
+    /// What the host says of it.
+    pub checksum: RxChecksum,
+}
+
+/// Where the first piece of information is, in bytes behind the message's header, if it follows the
+/// fixed part.
+const INFO_OFFSET: u32 = PACKET_BYTES - 8;
+
+/// Finds the frame in a message that fills its range and says no more of the frame than how its
+/// checksum was. `None` says nothing. Every field is read once; where the frame is, is not checked.
+#[inline(always)]
+pub fn usual(range: Span<'_>) -> Option<Usual> {
+    // A frame is longer than the four bytes behind the piece.
+    let message = range.start::<64>()?;
+    if message.word::<0>() != u64::from(kind::PACKET) | (range.len() as u64) << 32 {
+        return None;
+    }
+    let data = message.word::<8>();
+    let checksum = match message.word::<32>() as u32 {
+        0 => RxChecksum::Unchecked,
+        16 => {
+            // Where it is, its size, its kind, and where its value is.
+            let is_checksum = message.word::<28>() == u64::from(INFO_OFFSET) | 16 << 32
+                && message.word::<44>() == 16 | u64::from(ppi::CHECKSUM) << 32
+                && message.word::<52>() as u32 == 12;
+            if !is_checksum {
+                return None;
+            }
+            checksum(message.word::<56>() as u32)
+        }
+        _ => return None,
+    };
+    Some(Usual {
+        offset: u64::from(data as u32).wrapping_add(8),
+        len: (data >> 32) as u32,
+        checksum,
+    })
 }
 
 /// What a range holds that is too short for a frame.
@@ -298,23 +343,27 @@ fn value(range: Span<'_>, at: usize, size: usize, offset: usize) -> Result<u32, 
     Ok(range.read::<u32>(at.wrapping_add(offset))?)
 }
 
+/// What the value of [`ppi::CHECKSUM`] says.
+#[inline(always)]
+fn checksum(value: u32) -> RxChecksum {
+    const FAILED: u32 = rx_checksum::TCP_FAILED | rx_checksum::UDP_FAILED;
+    const SUCCEEDED: u32 = rx_checksum::TCP_SUCCEEDED | rx_checksum::UDP_SUCCEEDED;
+    if value & FAILED != 0 {
+        RxChecksum::Bad
+    } else if value & rx_checksum::TCP_VALUE_INVALID != 0 {
+        // The data is good, but its sender's host never filled the field in.
+        RxChecksum::Blank
+    } else if value & SUCCEEDED != 0 {
+        RxChecksum::Good
+    } else {
+        RxChecksum::Unchecked
+    }
+}
+
 #[inline(always)]
 fn apply(meta: &mut RxMeta, kind: u32, value: u32) {
     match kind {
-        ppi::CHECKSUM => {
-            const FAILED: u32 = rx_checksum::TCP_FAILED | rx_checksum::UDP_FAILED;
-            const SUCCEEDED: u32 = rx_checksum::TCP_SUCCEEDED | rx_checksum::UDP_SUCCEEDED;
-            meta.checksum = if value & FAILED != 0 {
-                RxChecksum::Bad
-            } else if value & rx_checksum::TCP_VALUE_INVALID != 0 {
-                // The data is good, but its sender's host never filled the field in.
-                RxChecksum::Blank
-            } else if value & SUCCEEDED != 0 {
-                RxChecksum::Good
-            } else {
-                RxChecksum::Unchecked
-            };
-        }
+        ppi::CHECKSUM => meta.checksum = checksum(value),
         ppi::VLAN => meta.vlan = Some(vlan_tag(value)),
         _ => meta.hash = Some(value),
     }

@@ -7,15 +7,19 @@
 use super::nvsp::{self, kind};
 use super::rndis::{self, Found, Message};
 use crate::frame::{Body, RxFrame};
-use hypercall::shm::{OutOfPages, Pages, Section, Tickets, Words};
+use crate::offload::{RxChecksum, RxMeta};
+use hypercall::shm::{OutOfPages, Pages, Place, Section, Tickets, Words};
 use hypercall::{Gate, HostFault, Platform};
-use vmbus::{Channel, Incoming, Outgoing, SendError};
+use vmbus::{Channel, Form, Incoming, Outgoing, SendError};
 
 /// Ranges in one packet at most. Hosts have up to 375, and 562 with joined segments.
 const RANGES: usize = 1000;
 
 /// Words of the longest packet behind its descriptor: ranges, their number, and the message.
 const PACKET_WORDS: usize = RANGES + 1 + 16;
+
+/// The answer to a packet.
+const DONE: [u64; 1] = [kind::SEND_RNDIS_PACKET_COMPLETE as u64 | (nvsp::SUCCESS as u64) << 32];
 
 /// A range longer than this is none: it holds one frame.
 const LONGEST: u64 = 1 << 20;
@@ -32,9 +36,52 @@ pub(super) struct Receive<P: Platform> {
     first: usize,
     waiting: usize,
     /// Bytes of the longest frame that can come.
-    pub(super) longest: u32,
-    /// Frames handed out since packets were last answered.
-    pub(super) since: u32,
+    longest: u32,
+    /// The same without the least.
+    room: u32,
+    /// Frames handed out the long way since packets were last answered.
+    since: u32,
+    /// Frames that may be handed out the short way before there is something else to do, and how
+    /// many might when that was last said.
+    left: u32,
+    granted: u32,
+    /// Frames that went the short way before.
+    frames: u64,
+    /// The form of the packets that bring one frame.
+    pub(super) form: Form,
+}
+
+/// Bytes that a frame has at least.
+const SHORTEST: u32 = crate::ETHERNET_HEADER as u32;
+
+/// Frames handed out before packets are answered, if the ring does not come up empty before.
+const BATCH: u32 = 32;
+
+/// The number of ranges of a packet that has one, and whose buffer it is in.
+pub(super) const ONE_RANGE: u64 = 1 << 32 | nvsp::RECEIVE_BUFFER_ID as u64;
+
+/// A frame that goes the short way.
+pub(super) struct Short {
+    section: Section,
+    checksum: RxChecksum,
+}
+
+impl Short {
+    /// Length in bytes.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.section.len()
+    }
+
+    /// The frame.
+    #[inline(always)]
+    pub(super) fn into_frame(self) -> RxFrame {
+        let meta = RxMeta {
+            checksum: self.checksum,
+            ..RxMeta::default()
+        };
+        RxFrame::new(Body::Section(self.section), meta)
+    }
 }
 
 /// A range that waits: where it is, its length, and its ticket, in one word.
@@ -87,7 +134,12 @@ impl<P: Platform> Receive<P> {
             first: 0,
             waiting: 0,
             longest: 0,
+            room: 0,
             since: 0,
+            left: BATCH,
+            granted: BATCH,
+            frames: 0,
+            form: Form::NONE,
         })
     }
 
@@ -108,47 +160,95 @@ impl<P: Platform> Receive<P> {
         self.capacity.saturating_sub(self.waiting) >= RANGES
     }
 
-    /// The frame in the one range of a packet, if all about it is as usual. `None` says nothing.
+    /// Whether packets are to be answered before more frames are handed out.
+    pub(super) fn is_due(&self) -> bool {
+        self.since >= BATCH || (self.left == 0 && self.waiting == 0)
+    }
+
+    /// Lets no frame go the short way until packets were answered.
+    pub(super) fn stop(&mut self) {
+        self.grant(0);
+    }
+
+    fn grant(&mut self, frames: u32) {
+        self.frames = self.usual_frames();
+        (self.granted, self.left) = (frames, frames);
+    }
+
+    /// Whether [`next_usual`](Self::next_usual) may find a frame when one comes.
+    pub(super) fn is_open(&self) -> bool {
+        self.left != 0
+    }
+
+    /// Frames that went the short way.
+    pub(super) fn usual_frames(&self) -> u64 {
+        let now = self.granted.wrapping_sub(self.left);
+        self.frames.wrapping_add(now.into())
+    }
+
+    /// Takes over how long frames may be, in bytes; it never becomes less.
+    pub(super) fn set_longest(&mut self, longest: u32) {
+        self.longest = self.longest.max(longest);
+        self.room = self.longest.saturating_sub(SHORTEST);
+    }
+
+    /// The next frame, if it and its packet are as most are. `None` says nothing.
     #[inline(always)]
-    pub(super) fn frame_of(&mut self, id: u64, offset: u32, len: u32) -> Option<RxFrame> {
-        let Ok(Message::Frame(found)) = rndis::find(self.tickets.span(), offset, len) else {
-            return None;
-        };
-        const SHORTEST: u32 = crate::ETHERNET_HEADER as u32;
-        if found.len.wrapping_sub(SHORTEST) > self.longest.wrapping_sub(SHORTEST) {
+    pub(super) fn next_usual<G: Gate>(
+        &mut self,
+        channel: &mut Channel<'_, '_, P, G>,
+    ) -> Option<Short> {
+        if self.left == 0 {
             return None;
         }
-        let section = self.tickets.take(id, found.offset, found.len)?;
-        self.since = self.since.wrapping_add(1);
-        Some(RxFrame::new(Body::Section(section), found.meta))
+        let form = self.form;
+        let (id, [head, range, message]) = channel.peek(form)?;
+        if head != ONE_RANGE || message as u32 != kind::SEND_RNDIS_PACKET {
+            return None;
+        }
+        let place = self.tickets.place((range >> 32) as u32, range as u32)?;
+        let usual = rndis::usual(self.tickets.view(place)?)?;
+        let frame = place.part(usual.offset, usual.len)?;
+        if usual.len.wrapping_sub(SHORTEST) > self.room {
+            return None;
+        }
+        let section = self.tickets.take(id, frame)?;
+        channel.pass(form);
+        self.left = self.left.wrapping_sub(1);
+        let checksum = usual.checksum;
+        Some(Short { section, checksum })
+    }
+
+    /// Where a range of the receive buffer is, and what it holds.
+    fn find(&self, offset: u32, len: u32) -> Result<(Place, Message), HostFault> {
+        let place = self.tickets.place(offset, len);
+        let found = place.and_then(|place| Some((place, self.tickets.view(place)?)));
+        let (place, range) = found.ok_or(HostFault::Length)?;
+        Ok((place, rndis::find(range)?))
     }
 
     /// Takes the one range of a packet: what it holds, `None` when every ticket is out.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn take(
         &mut self,
         id: u64,
         offset: u32,
         len: u32,
     ) -> Result<Option<Taken>, HostFault> {
-        let message = rndis::find(self.tickets.span(), offset, len)?;
+        let (place, message) = self.find(offset, len)?;
         match message {
             Message::Frame(found) => {
-                let Some(section) = self.tickets.take(id, found.offset, found.len) else {
-                    return Ok(None);
-                };
-                Ok(Some(self.frame(section, found)))
+                let frame = place.part(found.offset.into(), found.len);
+                let frame = frame.ok_or(HostFault::Length)?;
+                let section = self.tickets.take(id, frame);
+                Ok(section.map(|section| self.frame(section, found)))
             }
-            Message::Control => {
-                let section = self.tickets.take(id, offset, len);
-                Ok(section.map(Taken::Control))
-            }
+            Message::Control => Ok(self.tickets.take(id, place).map(Taken::Control)),
         }
     }
 
     #[inline(always)]
     fn frame(&mut self, section: Section, found: Found) -> Taken {
-        const SHORTEST: u32 = crate::ETHERNET_HEADER as u32;
         if found.len < SHORTEST || found.len > self.longest {
             return Taken::Dropped;
         }
@@ -170,7 +270,7 @@ impl<P: Platform> Receive<P> {
     }
 
     fn sort(&mut self, offset: u32, len: u32, ticket: u16) -> Result<Option<Section>, HostFault> {
-        match rndis::find(self.tickets.span(), offset, len)? {
+        match self.find(offset, len)?.1 {
             // It is looked at again when its turn comes.
             Message::Frame(_) => self.push(offset, len, ticket).map(|()| None),
             Message::Control => Ok(self.tickets.open(ticket, offset, len)),
@@ -185,6 +285,7 @@ impl<P: Platform> Receive<P> {
         }
         self.ring().store(at, range.0)?;
         self.waiting = self.waiting.wrapping_add(1);
+        self.stop();
         Ok(())
     }
 
@@ -200,13 +301,14 @@ impl<P: Platform> Receive<P> {
             self.first = 0;
         }
         let (offset, len, ticket) = (range.offset(), range.len(), range.ticket());
-        let message = rndis::find(self.tickets.span(), offset, len).inspect_err(|_| {
+        let found = self.find(offset, len);
+        if found.is_err() {
             self.tickets.skip(ticket);
-        })?;
-        let taken = match message {
+        }
+        let taken = match found?.1 {
             Message::Frame(found) => self
                 .tickets
-                .open(ticket, found.offset, found.len)
+                .open(ticket, offset.wrapping_add(found.offset), found.len)
                 .map(|section| self.frame(section, found)),
             Message::Control => self.tickets.open(ticket, offset, len).map(Taken::Control),
         };
@@ -271,14 +373,34 @@ impl<P: Platform> Receive<P> {
         &mut self,
         channel: &mut Channel<'_, '_, P, G>,
     ) -> Result<(), HostFault> {
-        const DONE: [u64; 1] =
-            [kind::SEND_RNDIS_PACKET_COMPLETE as u64 | (nvsp::SUCCESS as u64) << 32];
         self.since = 0;
+        self.grant(if self.waiting == 0 { BATCH } else { 0 });
+        if !self.tickets.is_noted() {
+            return Ok(());
+        }
+        let mut more = false;
+        channel.send_answers(|answers| {
+            self.tickets.settle(|id| {
+                let put = answers.put(id, &DONE);
+                more |= !put;
+                put
+            });
+        });
+        if more {
+            self.answer_slowly(channel)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Answers packets where that does not go the short way.
+    #[cold]
+    fn answer_slowly<G: Gate>(
+        &mut self,
+        channel: &mut Channel<'_, '_, P, G>,
+    ) -> Result<(), HostFault> {
         let mut result = Ok(());
         self.tickets.settle(|id| {
-            if channel.send_completion(id, &DONE) {
-                return true;
-            }
             match channel.send(Outgoing::completion(id, &DONE)) {
                 Ok(()) => return true,
                 // The rest goes when there is room; the host signals then.

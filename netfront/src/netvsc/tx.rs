@@ -14,9 +14,10 @@ use super::rndis;
 use crate::capabilities::Capabilities;
 use crate::frame::{Body, TxFrame};
 use crate::net::{ReserveError, SendError};
-use hypercall::shm::{Buf, PAGE_SIZE, Pool, Section, Span, Tickets};
+use core::num::NonZeroU64;
+use hypercall::shm::{Buf, PAGE_SIZE, Pool, Section, Span, Start, Tickets};
 use hypercall::{Gate, HostFault, Platform};
-use vmbus::{Channel, Outgoing};
+use vmbus::{Channel, Form, Outgoing};
 
 /// Bytes before a frame: a fixed part of 44 and three pieces of 16, and four to make the frame
 /// start at a multiple of 8.
@@ -26,8 +27,12 @@ const _: () = assert!(rndis::PACKET_BYTES + 3 * 16 <= HEADROOM as u32);
 /// Long frames in flight at most.
 const LONG: usize = 64;
 
-/// In the id of a packet: its memory is a buffer, not a section.
-const LONG_ID: u64 = 1 << 62;
+/// Added to the place in the id of a packet: its memory is a buffer, not a section. There are fewer
+/// sections.
+const LONG_ID: u32 = 1 << 16;
+
+/// Bytes that a frame has at least.
+const SHORTEST: u32 = crate::ETHERNET_HEADER as u32;
 
 /// Words of 4 bytes of the header, as many as there may be.
 const HEADER_WORDS: usize = HEADROOM as usize / 4;
@@ -46,13 +51,18 @@ pub(super) struct Transmit<P: Platform> {
     long: [Option<(u64, Buf)>; LONG],
     /// A bit for each place of `long` that is free.
     free: u64,
-    /// Told apart by it: packets that had the same memory.
-    generation: u32,
-    pub(super) in_flight: u32,
+    /// Frames sent.
+    pub(super) frames: u64,
+    /// Those the host is done with.
+    done: u64,
+    /// The form of the packets that say that a frame was sent.
+    pub(super) form: Form,
     /// Whether messages are as long as from NVSP 6.1 on.
     pub(super) long_messages: bool,
     /// Bytes of the longest frame as it is, without a tag in it.
     longest: u32,
+    /// The same without the least.
+    room: u32,
     /// Bytes of the longest frame that a section holds, and that there may be.
     short: usize,
 }
@@ -66,10 +76,12 @@ impl<P: Platform> Transmit<P> {
             pool,
             long: [const { None }; LONG],
             free: u64::MAX,
-            generation: 0,
-            in_flight: 0,
+            frames: 0,
+            done: 0,
+            form: Form::NONE,
             long_messages,
             longest: 0,
+            room: 0,
             short: 0,
         }
     }
@@ -81,17 +93,14 @@ impl<P: Platform> Transmit<P> {
 
     /// Room for a frame in a section, if there is any now.
     #[inline(always)]
-    pub(super) fn reserve(&mut self, len: usize) -> Option<TxFrame> {
-        if len > self.short {
+    pub(super) fn reserve(&mut self, len: usize) -> Option<Section> {
+        if len.wrapping_sub(1) >= self.short {
             return None;
         }
         let tickets = self.tickets.as_mut()?;
-        let total = (len as u32).wrapping_add(HEADROOM.into());
-        let (first, size) = (self.first_section, self.section_size);
-        // Every section is inside the buffer, or none is reserved.
-        let place = |index: u16| first.wrapping_add(index.into()).wrapping_mul(size);
-        let section = tickets.reserve(total, place)?;
-        TxFrame::new(Body::Section(section), HEADROOM)
+        // It is that short.
+        let total = u32::from(len as u16).wrapping_add(HEADROOM.into());
+        tickets.reserve(total)
     }
 
     /// Whether a frame of `len` bytes may lie in a section.
@@ -100,17 +109,25 @@ impl<P: Platform> Transmit<P> {
     }
 
     /// Room for a frame in pages of its own.
-    pub(super) fn reserve_long(&mut self, len: usize) -> Option<TxFrame> {
-        let buf = self.pool.alloc(len.saturating_add(HEADROOM.into()))?;
-        TxFrame::new(Body::Buf(buf), HEADROOM)
+    pub(super) fn reserve_long(&mut self, len: usize) -> Option<Buf> {
+        self.pool.alloc(len.saturating_add(HEADROOM.into()))
+    }
+
+    /// Lets no frame be reserved or sent the short way any more.
+    pub(super) fn stop(&mut self) {
+        self.short = 0;
     }
 
     /// Takes over how long frames may be: the largest packet, and the longest segment to be cut.
     pub(super) fn set_lengths(&mut self, mtu: u16, most: u32) {
         self.longest = super::longest(mtu);
+        self.room = self.longest.saturating_sub(SHORTEST);
         let room = self.section_size.saturating_sub(HEADROOM.into());
         let all = self.longest.saturating_add(4).max(most);
-        self.short = room.min(all) as usize;
+        self.short = match self.tickets {
+            Some(_) => room.min(all).min(u16::MAX.into()) as usize,
+            None => 0,
+        };
     }
 
     /// Whether a frame of `len` bytes could ever be had.
@@ -128,61 +145,51 @@ impl<P: Platform> Transmit<P> {
         Ok(())
     }
 
-    /// Puts a frame into the ring that is as most are: short, whole, and in a section. Returns its
-    /// length.
+    /// Puts a frame into the ring that is as most are: short, whole, in a section, and nothing to be
+    /// done to it. Returns its length.
     ///
     /// # Errors
-    /// The frame, to be sent by [`send`](Self::send): nothing was done.
+    /// The section, to be sent by [`send`](Self::send): nothing was done that counts.
     #[inline(always)]
     pub(super) fn send_plain<G: Gate>(
         &mut self,
         channel: &mut Channel<'_, '_, P, G>,
-        frame: TxFrame,
-    ) -> Result<u32, TxFrame> {
-        let meta = &frame.meta;
-        let plain = meta.checksum.is_none() && meta.segmentation.is_none() && meta.vlan.is_none();
-        let len = frame.len() as u32;
-        const SHORTEST: u32 = crate::ETHERNET_HEADER as u32;
-        let in_bounds = len.wrapping_sub(SHORTEST) <= self.longest.wrapping_sub(SHORTEST);
-        let Body::Section(section) = frame.body() else {
-            return Err(frame);
-        };
-        let Some(number) = self.number(section) else {
-            return Err(frame);
-        };
-        if !plain || !in_bounds || frame.headroom() != HEADROOM {
-            return Err(frame);
+        section: Section,
+    ) -> Result<u32, Section> {
+        let len = (section.len() as u32).wrapping_sub(HEADROOM.into());
+        if !section.is_uncut() || len.wrapping_sub(SHORTEST) > self.room {
+            return Err(section);
         }
-        if section.span().write(0, &header(len)).is_err() {
-            return Err(frame);
-        }
-        let id = self.next_id(number.wrapping_sub(self.first_section));
-        let bytes = u64::from(len).wrapping_add(HEADROOM.into());
-        let message = [SEND_DATA, u64::from(number) | bytes << 32, 0, 0, 0];
-        let [a, b, c, d, _] = message;
-        let sent = if self.long_messages {
-            channel.send_request(id, &message)
-        } else {
-            channel.send_request(id, &[a, b, c, d])
+        let Some(tickets) = &mut self.tickets else {
+            return Err(section);
         };
-        if !sent {
-            return Err(frame);
-        }
-        self.sent(frame, id);
+        tickets.hold(section, |index, section| {
+            write_header(section.span().start()?, len);
+            let id = id_of(self.frames, index.into());
+            let bytes = u64::from(len).wrapping_add(HEADROOM.into());
+            let number = self.first_section.wrapping_add(index.into());
+            let message = [SEND_DATA, u64::from(number) | bytes << 32, 0, 0, 0];
+            let [a, b, c, d, _] = message;
+            let sent = match self.long_messages {
+                true => channel.send_request(id.get(), &message),
+                false => channel.send_request(id.get(), &[a, b, c, d]),
+            };
+            sent.then_some(id)
+        })?;
+        self.frames = self.frames.wrapping_add(1);
         Ok(len)
     }
 
     /// Keeps a frame in a section of this queue's until the host is done with it.
-    #[inline(always)]
-    fn sent(&mut self, frame: TxFrame, id: u64) {
+    fn keep(&mut self, frame: TxFrame, id: NonZeroU64) {
         let (body, _) = frame.into_parts();
         if let Body::Section(section) = body
             && let Some(tickets) = &mut self.tickets
         {
-            // It is one of these: `number` said so.
-            let _ = tickets.hold(section, id);
+            // It is one of these, or it would not have been sent.
+            let _ = tickets.hold(section, |_, _| Some(id));
         }
-        self.in_flight = self.in_flight.wrapping_add(1);
+        self.frames = self.frames.wrapping_add(1);
     }
 
     /// Puts a frame into the ring.
@@ -200,11 +207,10 @@ impl<P: Platform> Transmit<P> {
     }
 
     /// The number of a section of this queue's that was not moved about.
-    #[inline(always)]
     fn number(&self, section: &Section) -> Option<u32> {
         let index = self.tickets.as_ref()?.index(section)?;
         let number = self.first_section.wrapping_add(index.into());
-        (number.wrapping_mul(self.section_size) == section.offset()).then_some(number)
+        section.is_uncut().then_some(number)
     }
 
     fn send_section<G: Gate>(
@@ -217,11 +223,11 @@ impl<P: Platform> Transmit<P> {
         let id = self.next_id(number.wrapping_sub(self.first_section));
         let bytes = frame.body().len() as u64;
         let message = [SEND_DATA, u64::from(number) | bytes << 32, 0, 0, 0];
-        if let Err(why) = self.put(channel, id, &message) {
+        if let Err(why) = self.put(channel, id.get(), &message) {
             return Err((why, frame));
         }
         edit(frame.body(), cut);
-        self.sent(frame, id);
+        self.keep(frame, id);
         Ok(())
     }
 
@@ -240,11 +246,10 @@ impl<P: Platform> Transmit<P> {
         sent.map_err(refusal)
     }
 
-    /// The id of the next packet whose memory has this number; never 0.
-    #[inline(always)]
-    fn next_id(&mut self, place: u32) -> u64 {
-        self.generation = self.generation.wrapping_add(1) & 0x3fff_ffff;
-        u64::from(self.generation) << 32 | u64::from(place.wrapping_add(1))
+    /// The id of the next packet, whose memory has this number; never 0. Packets that had the same
+    /// memory are told apart by it.
+    fn next_id(&self, place: u32) -> NonZeroU64 {
+        id_of(self.frames, place)
     }
 
     fn send_any<G: Gate>(
@@ -298,7 +303,7 @@ impl<P: Platform> Transmit<P> {
             return Err((SendError::Full, frame));
         }
         let place = self.free.trailing_zeros();
-        let id = self.next_id(place) | LONG_ID;
+        let id = self.next_id(place | LONG_ID).get();
         let offset = buf.segments().next().map_or(0, |s| s.offset).into();
         let bytes = buf.len() as u32;
         let frames = buf.segments().map(|segment| segment.token);
@@ -319,7 +324,7 @@ impl<P: Platform> Transmit<P> {
             *slot = Some((id, buf));
         }
         self.free &= self.free.wrapping_sub(1);
-        self.in_flight = self.in_flight.wrapping_add(1);
+        self.frames = self.frames.wrapping_add(1);
         Ok(())
     }
 
@@ -327,15 +332,19 @@ impl<P: Platform> Transmit<P> {
     #[inline(always)]
     pub(super) fn complete(&mut self, id: u64) -> bool {
         let place = (id as u32).wrapping_sub(1);
-        if id & LONG_ID != 0 {
-            return self.complete_long(id, place);
+        if let Some(tickets) = &mut self.tickets
+            && place < u32::from(tickets.count())
+        {
+            let known = tickets.release(place as u16, id);
+            self.done = self.done.wrapping_add(known.into());
+            return known;
         }
-        let (Ok(index), Some(tickets)) = (u16::try_from(place), &mut self.tickets) else {
-            return false;
-        };
-        let known = tickets.release(index, id);
-        self.in_flight = self.in_flight.wrapping_sub(known.into());
-        known
+        self.complete_long(id, place ^ LONG_ID)
+    }
+
+    /// Frames that the host has.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.frames.wrapping_sub(self.done)
     }
 
     #[inline(never)]
@@ -348,7 +357,7 @@ impl<P: Platform> Transmit<P> {
         }
         *slot = None;
         self.free |= 1 << place;
-        self.in_flight = self.in_flight.wrapping_sub(1);
+        self.done = self.done.wrapping_add(1);
         true
     }
 
@@ -358,6 +367,12 @@ impl<P: Platform> Transmit<P> {
         let pages = self.pool.pages().saturating_sub(self.pool.free_pages());
         sections.saturating_add(pages)
     }
+}
+
+/// The id of a packet whose memory has this number, after so many others.
+#[inline(always)]
+fn id_of(frames: u64, place: u32) -> NonZeroU64 {
+    NonZeroU64::MIN.saturating_add(place.into()) | frames << 32
 }
 
 /// The first word of every message that brings a frame.
@@ -375,18 +390,16 @@ fn refusal(why: vmbus::SendError) -> SendError {
 /// Where a frame starts, from the byte behind the message's header.
 const DATA_OFFSET: u32 = HEADROOM as u32 - 8;
 
-/// The header of a frame of `len` bytes about which nothing is said, and four bytes more.
+/// Writes the header of a frame of `len` bytes about which nothing is said, and four bytes more.
 #[inline(always)]
-fn header(len: u32) -> [u64; 6] {
-    let total = u64::from(len).wrapping_add(HEADROOM.into());
-    [
-        rndis::kind::PACKET as u64 | total << 32,
-        DATA_OFFSET as u64 | u64::from(len) << 32,
-        0,
-        0,
-        0,
-        0,
-    ]
+fn write_header(head: Start<'_, 48>, len: u32) {
+    let (len, total) = (u64::from(len), u64::from(len).wrapping_add(HEADROOM.into()));
+    head.put::<0>(rndis::kind::PACKET as u64 | total << 32);
+    head.put::<8>(DATA_OFFSET as u64 | len << 32);
+    head.put::<16>(0);
+    head.put::<24>(0);
+    head.put::<32>(0);
+    head.put::<40>(0);
 }
 
 /// The header of a frame of `len` bytes, with pieces of information: kinds and values.

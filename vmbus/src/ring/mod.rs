@@ -16,8 +16,8 @@ mod sender;
 )]
 mod tests;
 
-pub use receiver::{Armed, Incoming, Receiver};
-pub use sender::{Outgoing, SendError, Sender};
+pub use receiver::{Armed, Form, Incoming, Receiver};
+pub use sender::{Answers, Outgoing, SendError, Sender};
 
 use crate::abi::packet::{FEATURE_BITS, FEATURE_PENDING_SEND_SIZE};
 use hypercall::platform::{PAGE_SIZE, Platform};

@@ -34,6 +34,34 @@ pub struct Incoming {
     pub len: usize,
 }
 
+/// What the first word of a packet was, to tell the next one like it by one look: kind, flags and
+/// both lengths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    first: u64,
+    /// Words of the packet, footer included.
+    total: u32,
+}
+
+impl Form {
+    /// Of no packet.
+    pub const NONE: Self = Self {
+        first: 0,
+        total: u32::MAX,
+    };
+
+    /// Of packets whose first word is `first`, with at least `words` words behind the descriptor;
+    /// [`NONE`](Self::NONE) if they have fewer.
+    pub fn of(first: u64, words: u32) -> Self {
+        let length = u32::from((first >> 32) as u16);
+        let total = length.wrapping_add(FOOTER);
+        match length >= words.saturating_add(DESCRIPTOR) {
+            true => Self { first, total },
+            false => Self::NONE,
+        }
+    }
+}
+
 /// Differs from any index that a host may write: it is to be checked.
 const UNSEEN: u64 = u64::MAX;
 
@@ -226,6 +254,56 @@ impl<P: Platform> Receiver<P> {
         self.read = advance(at, total, self.size);
         self.unread = self.unread.wrapping_sub(total);
         Some(taken)
+    }
+
+    /// Looks at the next packet, if it has this form and its start is in one piece: its transaction
+    /// id and the `N` words behind the descriptor, each copied out once. `None` says nothing. It is
+    /// taken by [`pass`](Self::pass).
+    #[inline(always)]
+    pub fn peek<const N: usize>(&self, form: Form) -> Option<(u64, [u64; N])> {
+        if form.total > self.unread {
+            return None;
+        }
+        let least = const { N + DESCRIPTOR as usize };
+        let packet = self.memory.words().part(place(self.read), least).ok()?;
+        if packet.load(0).ok()? != form.first {
+            return None;
+        }
+        let mut words = [0; N];
+        packet.read(DESCRIPTOR as usize, &mut words).ok()?;
+        Some((packet.load(1).ok()?, words))
+    }
+
+    /// Takes the packet of this form that [`peek`](Self::peek) just showed.
+    #[inline(always)]
+    pub fn pass(&mut self, form: Form) {
+        self.read = advance(self.read, form.total, self.size);
+        self.unread = self.unread.wrapping_sub(form.total);
+    }
+
+    /// Takes packets of this form, one after another, as long as `each` says of transaction id and
+    /// first word that it took them: those that were seen, up to the end of the ring.
+    #[inline(always)]
+    pub fn take_while(&mut self, form: Form, mut each: impl FnMut(u64, u64) -> bool) {
+        let most = self.unread.min(self.size.wrapping_sub(self.read)) as usize;
+        let Ok(run) = self.memory.words().part(place(self.read), most) else {
+            return;
+        };
+        let mut rest = run;
+        while let Some((packet, behind)) = rest.split(form.total as usize) {
+            let mut start = [0; 3];
+            if packet.read(0, &mut start).is_err() {
+                break;
+            }
+            let [first, transaction_id, word] = start;
+            if first != form.first || !each(transaction_id, word) {
+                break;
+            }
+            rest = behind;
+        }
+        let taken = most.wrapping_sub(rest.count());
+        self.read = behind(self.read, taken as u32, self.size);
+        self.unread = self.unread.wrapping_sub(taken as u32);
     }
 
     /// Takes a packet of any form: copies what follows its descriptor to the start of `into`,

@@ -290,16 +290,22 @@ impl<P: Platform> Sender<P> {
         self.send_inline(first, transaction_id, payload)
     }
 
-    /// Writes the answer to a packet of the host's. `false` as for
-    /// [`send_request`](Self::send_request).
+    /// Has `write` write answers to packets of the host's, one after another, as many as go the
+    /// short way: those for which there is room, up to the end of the ring.
     #[inline(always)]
-    pub fn send_completion<const N: usize>(
-        &mut self,
-        transaction_id: u64,
-        payload: &[u64; N],
-    ) -> bool {
-        let first = const { PacketKind::COMPLETION.0 as u64 | 2 << 16 | (N as u64 + 2) << 32 };
-        self.send_inline(first, transaction_id, payload)
+    pub fn send_answers(&mut self, write: impl FnOnce(&mut Answers<'_>)) {
+        let at = self.write;
+        let most = self.room.min(self.size.wrapping_sub(at));
+        let words = self.memory.words();
+        let Ok(run) = words.part(place(at), most as usize) else {
+            return;
+        };
+        let end = at.wrapping_add(most);
+        let mut answers = Answers { rest: run, end };
+        write(&mut answers);
+        let used = (most as usize).wrapping_sub(answers.rest.count()) as u32;
+        self.write = behind(at, used, self.size);
+        self.room = self.room.wrapping_sub(used);
     }
 
     #[inline(always)]
@@ -317,7 +323,7 @@ impl<P: Platform> Sender<P> {
             && whole.write(2, payload).is_ok()
             && whole.store(const { N + 2 }, footer(at)).is_ok()
         {
-            self.write = advance(at, total, self.size);
+            self.write = behind(at, total, self.size);
             self.room = self.room.wrapping_sub(total);
             return true;
         }
@@ -407,6 +413,34 @@ impl<P: Platform> Sender<P> {
             Some(fault) => Err(fault),
             None => self.look().map(|()| self.free() << 3),
         }
+    }
+}
+
+/// Where answers to packets of the host's are written: see [`Sender::send_answers`].
+#[derive(Debug)]
+pub struct Answers<'a> {
+    /// What is free, up to the end of the ring, and where it ends.
+    rest: Words<'a>,
+    end: u32,
+}
+
+impl Answers<'_> {
+    /// Writes an answer. `false` when it takes the long way, which is [`Sender::send`]: nothing was
+    /// written then that counts.
+    #[inline(always)]
+    pub fn put<const N: usize>(&mut self, transaction_id: u64, payload: &[u64; N]) -> bool {
+        let first = const { PacketKind::COMPLETION.0 as u64 | 2 << 16 | (N as u64 + 2) << 32 };
+        let total = const { N + 2 + FOOTER_BYTES as usize / 8 };
+        let at = self.end.wrapping_sub(self.rest.count() as u32);
+        if let Some((packet, rest)) = self.rest.split(total)
+            && packet.write(0, &[first, transaction_id]).is_ok()
+            && packet.write(2, payload).is_ok()
+            && packet.store(const { N + 2 }, footer(at)).is_ok()
+        {
+            self.rest = rest;
+            return true;
+        }
+        false
     }
 }
 

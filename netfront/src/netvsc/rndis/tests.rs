@@ -31,7 +31,69 @@ fn look(words: &[u32], offset: u32, len: u32) -> Result<Message, HostFault> {
     let span = pages.span();
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
     span.copy_in(offset as usize, &bytes).unwrap();
-    find(span, offset, len)
+    find_at(span, offset, len)
+}
+
+/// What is in a range of a buffer; places are those of the buffer.
+fn find_at(buffer: Span<'_>, offset: u32, len: u32) -> Result<Message, HostFault> {
+    let range = buffer.part(offset as usize, len as usize)?;
+    let found = find(range);
+    // The short way says the same, or nothing.
+    if let Some(usual) = usual(range)
+        && usual.offset + u64::from(usual.len) <= len.into()
+    {
+        let meta = RxMeta {
+            checksum: usual.checksum,
+            ..RxMeta::default()
+        };
+        let (offset, len) = (usual.offset as u32, usual.len);
+        assert_eq!(found, Ok(Message::Frame(Found { offset, len, meta })));
+    }
+    found.map(|message| match message {
+        Message::Frame(found) => Message::Frame(Found {
+            offset: found.offset + offset,
+            ..found
+        }),
+        Message::Control => Message::Control,
+    })
+}
+
+/// Whether a message in a range of so many bytes goes the short way.
+fn is_usual(words: &[u32], len: u32) -> bool {
+    let pages = buffer();
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    pages.span().copy_in(0, &bytes).unwrap();
+    usual(pages.span().part(0, len as usize).unwrap()).is_some()
+}
+
+#[test]
+fn what_is_unusual_goes_the_long_way() {
+    let checksum = [16, ppi::CHECKSUM, 12, rx_checksum::TCP_SUCCEEDED];
+    let good = message(200, 60, &checksum);
+    assert!(is_usual(&good, 260) && is_usual(&message(44, 60, &[]), 104));
+    // It fills its range, and that is longer than what is looked at.
+    assert!(!is_usual(&good, 264) && !is_usual(&message(44, 19, &[]), 63));
+    // Each word that is looked at, and what it may not be.
+    for (at, value) in [
+        (0, 2),
+        (1, 259),
+        (7, 40),
+        (8, 20),
+        (8, 32),
+        (11, 20),
+        (12, 6),
+        (13, 16),
+    ] {
+        let mut odd = good.clone();
+        odd[at] = value;
+        assert!(!is_usual(&odd, 260), "word {at} is {value}");
+    }
+    let vlan = [16, ppi::VLAN, 12, 1];
+    assert!(!is_usual(&message(200, 60, &vlan), 260));
+    assert!(!is_usual(
+        &message(200, 60, &[checksum, vlan].concat()),
+        260
+    ));
 }
 
 fn frame(message: Result<Message, HostFault>) -> Found {
@@ -146,7 +208,7 @@ fn other_messages_are_told_from_frames() {
     assert_eq!(look(&[kind::PACKET, 20], 0, 20), Err(HostFault::Malformed));
     let pages = buffer();
     for (offset, len) in [(BUFFER as u32, 1), (u32::MAX, 1), (1, u32::MAX), (8190, 8)] {
-        assert_eq!(find(pages.span(), offset, len), Err(HostFault::Length));
+        assert_eq!(find_at(pages.span(), offset, len), Err(HostFault::Length));
     }
 }
 
