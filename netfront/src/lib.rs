@@ -26,6 +26,8 @@ pub mod capabilities;
 pub mod checksum;
 pub mod frame;
 pub mod future;
+#[cfg(any(feature = "xen", feature = "hyperv"))]
+mod line;
 pub mod net;
 #[cfg(feature = "xen")]
 pub mod netif;

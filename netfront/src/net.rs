@@ -89,8 +89,9 @@ impl core::error::Error for ClaimError {}
 /// A queue belongs to one owner at a time (`&mut self`), may be sent to another thread, and takes
 /// no lock in any of its methods. It works as `dyn NetQueue`.
 pub trait NetQueue: Send {
-    /// What the interface can do, as far as this queue knows: news of link and MTU reaches the
-    /// first queue.
+    /// What the interface can do, as far as this queue knows. News of link and MTU reaches the first
+    /// queue, when its [`event`](Self::event) is asked for or it pauses, and from there the others,
+    /// when [`rx`](Self::rx) finds nothing.
     fn capabilities(&self) -> &Capabilities;
 
     /// The next received frame. When there is none it shows the host what was sent, gives room

@@ -8,7 +8,7 @@
 //! * [`Page`], [`Span`] and [`Words`] are views of one page, of any run of bytes, of aligned
 //!   words.
 //! * [`Pages`] owns a run of pages; [`Lent`] is a run the host was given access to; [`Boxed`] is a
-//!   private value in pages of its own.
+//!   private value in pages of its own, and [`Shared`] one that has several owners.
 //! * [`Pool`] cuts lent pages into [`Buf`]s that return by themselves, and [`Stock`] draws many at
 //!   once; a [`Piece`] is bytes in one page; [`Sections`] hands out parts of a run that is one piece to the host.
 //!
@@ -30,6 +30,7 @@ mod pieces;
 mod pool;
 mod records;
 mod sections;
+mod shared;
 mod span;
 mod stock;
 #[cfg(all(test, feature = "hosted"))]
@@ -48,6 +49,7 @@ pub use piece::{InPage, Piece, PoolPage};
 pub use pieces::{Joint, Pieces};
 pub use pool::{Pool, PoolError, PoolId};
 pub use sections::{Section, Sections};
+pub use shared::Shared;
 pub use span::{OutOfSpan, Span, Start};
 pub use stock::Stock;
 pub use tickets::{Place, Tickets};

@@ -6,6 +6,7 @@ use super::news::News;
 use super::queue::{Ports, Queue, RX_ACCESS};
 use super::{Netif, QUEUES};
 use crate::capabilities::{Capabilities, Config, Mac};
+use crate::line::Line;
 use core::fmt::{self, Display, Write};
 use hypercall::host::{HostError, Hypervisor};
 use hypercall::shm::{Access, Lent, Pages, Pool};
@@ -98,6 +99,7 @@ impl<'b, 'h, P: Platform, G: Gate> Netif<'b, 'h, P, G> {
             xen: bus.store().xen(),
             config,
             can: Capabilities::new(Mac([0; 6]), features::MTU),
+            line: None,
             queues: heapless::Vec::new(),
             active: 0,
             connected: false,
@@ -143,8 +145,17 @@ impl<'b, 'h, P: Platform, G: Gate> Netif<'b, 'h, P, G> {
         ask: Ask,
         keys: &mut heapless::Vec<QueueKeys, QUEUES>,
     ) -> Result<(), ConnectError> {
+        let line = match self.line.take() {
+            Some(line) => line,
+            None => {
+                Line::new(self.xen.platform(), &self.can).map_err(|_| ConnectError::OutOfPages)?
+            }
+        };
+        let line = self.line.insert(line);
         while self.queues.len() < count {
-            let queue = Queue::new(self.xen, self.can).ok_or(ConnectError::OutOfPages)?;
+            let is_first = self.queues.is_empty();
+            let queue = Queue::new(self.xen, self.can, line.clone(), is_first);
+            let queue = queue.ok_or(ConnectError::OutOfPages)?;
             // There is a place for each of them.
             let _ = self.queues.push(queue);
         }
@@ -223,6 +234,9 @@ impl<'b, 'h, P: Platform, G: Gate> Netif<'b, 'h, P, G> {
         let carrier = self.frontend.read_backend_str::<16>("carrier")?;
         can.link = features::link(carrier.as_deref());
         self.can = can;
+        if let Some(line) = &self.line {
+            line.tell(&can);
+        }
         for (index, queue) in self.queues.iter_mut().take(self.active).enumerate() {
             queue.news = News::of_state(store, backend)?;
             if index == 0 {

@@ -24,6 +24,7 @@ mod tx;
 mod words;
 
 use crate::capabilities::{Capabilities, Config};
+use crate::line::Line;
 use crate::net::{Net, NetQueue};
 pub use connect::ConnectError;
 use core::fmt;
@@ -47,6 +48,8 @@ pub struct Netif<'b, 'h, P: Platform, G: Gate> {
     peer: u16,
     /// What was agreed on last.
     can: Capabilities,
+    /// While there are queues.
+    line: Option<Line<P>>,
     queues: heapless::Vec<Queue<'b, 'h, P, G>, QUEUES>,
     /// How many of them are connected.
     active: usize,
@@ -83,6 +86,7 @@ impl<'b, 'h, P: Platform, G: Gate> Netif<'b, 'h, P, G> {
         }
         if all {
             self.queues.clear();
+            self.line = None;
             self.active = 0;
         }
         all

@@ -7,6 +7,7 @@ use super::tx::Tx;
 use crate::ETHERNET_HEADER;
 use crate::capabilities::{Capabilities, Event, Stats};
 use crate::frame::{Body, Claimed, RxFrame, TxFrame};
+use crate::line::Line;
 use crate::net::{ClaimError, NetQueue, ReserveError, SendError};
 use core::fmt;
 use core::task::Waker;
@@ -38,6 +39,9 @@ pub struct Queue<'b, 'h, P: Platform, G: Gate> {
     pub(super) fault: Option<HostFault>,
     pub(super) ports: Option<Ports>,
     pub(super) news: News<'b, 'h, P, G>,
+    pub(super) line: Line<P>,
+    /// The one that has the news.
+    is_first: bool,
     pub(super) stats: Stats,
     /// Somebody waits for room, and the host will tell of it.
     waits: bool,
@@ -65,7 +69,12 @@ impl<P: Platform, G: Gate> fmt::Debug for Queue<'_, '_, P, G> {
 }
 
 impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
-    pub(super) fn new(xen: &'h Xen<P, G>, can: Capabilities) -> Option<Self> {
+    pub(super) fn new(
+        xen: &'h Xen<P, G>,
+        can: Capabilities,
+        line: Line<P>,
+        is_first: bool,
+    ) -> Option<Self> {
         let platform = xen.platform();
         Some(Self {
             xen,
@@ -78,6 +87,8 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
             fault: Some(HostFault::Withdrawn),
             ports: None,
             news: News::none(),
+            line,
+            is_first,
             stats: Stats::default(),
             waits: false,
             withdrawn: 0,
@@ -282,6 +293,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
     /// There is nothing to receive: does what is put off until then, and has the host interrupt
     /// for the next frame. Whether there is one after all.
     fn rest(&mut self) -> Result<bool, HostFault> {
+        self.hear();
         self.publish_tx();
         self.tx.reap()?;
         self.rx.fill();
@@ -306,9 +318,17 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
     fn has_events(&mut self) -> bool {
         let any = self.news.has_events(&mut self.can);
         if any {
+            self.line.tell(&self.can);
             self.learn(self.can, self.sg);
         }
         any
+    }
+
+    /// Takes over what the first queue knows.
+    fn hear(&mut self) {
+        if !self.is_first && self.line.hear(&mut self.can) {
+            self.learn(self.can, self.sg);
+        }
     }
 
     /// Whether there is no reason to wait.

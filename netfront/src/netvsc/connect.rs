@@ -10,6 +10,7 @@ use super::rx::Receive;
 use super::tx::{HEADROOM, Transmit};
 use super::{Netvsc, QUEUES, longest, rss};
 use crate::capabilities::{Capabilities, Mac, Offloads};
+use crate::line::Line;
 use crate::net::Net;
 use core::fmt;
 use hypercall::host::{HostError, Hypervisor};
@@ -281,8 +282,10 @@ impl<'b, 'h, P: Platform, G: Gate> Netvsc<'b, 'h, P, G> {
         let room = (self.tx_pages().1.saturating_mul(PAGE_SIZE)).saturating_sub(HEADROOM.into());
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         capabilities.max_segmented = capabilities.max_segmented.min(room);
+        let line = Line::new(platform, &capabilities).map_err(|_| ConnectError::OutOfPages)?;
         for queue in &mut self.queues {
             queue.capabilities = capabilities;
+            queue.line = Some(line.clone());
             if let Some(live) = &mut queue.live {
                 live.tx.set_lengths(mtu, capabilities.max_segmented);
                 live.rx.set_longest(longest(mtu).saturating_add(4));

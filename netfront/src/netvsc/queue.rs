@@ -4,6 +4,7 @@ use super::live::Live;
 use super::tx::HEADROOM;
 use crate::capabilities::{Capabilities, Event, Stats};
 use crate::frame::{Body, RxFrame, TxFrame};
+use crate::line::Line;
 use crate::net::{NetQueue, ReserveError, SendError};
 use crate::offload::TxMeta;
 use core::fmt;
@@ -17,6 +18,8 @@ use hypercall::{Gate, HostFault, Platform};
 pub struct Queue<'b, 'h, P: Platform, G: Gate> {
     pub(super) hv: &'h HyperV<P, G>,
     pub(super) capabilities: Capabilities,
+    /// While it is connected.
+    pub(super) line: Option<Line<P>>,
     pub(super) fault: Option<HostFault>,
     pub(super) live: Option<Live<'b, 'h, P, G>>,
     /// What frames are sent from, while it is not in use by a connection.
@@ -40,6 +43,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         Self {
             hv,
             capabilities,
+            line: None,
             fault: None,
             live: None,
             pool: None,
@@ -81,19 +85,23 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
         self.learn();
     }
 
-    /// Takes over what the control half has learned.
+    /// Takes over what the control half has learned, or what the first queue told.
     fn learn(&mut self) {
-        if self.fault.is_none()
-            && let Some(live) = &mut self.live
-            && let Some(control) = &live.control
-        {
-            self.capabilities.link = control.link;
-            self.capabilities.mtu = control.mtu;
-            let most = self.capabilities.max_segmented;
-            live.tx.set_lengths(control.mtu, most);
-            let longest = super::longest(control.mtu).saturating_add(4);
-            live.rx.set_longest(longest);
+        let (None, Some(live), Some(line)) = (self.fault, &mut self.live, &self.line) else {
+            return;
+        };
+        let can = &mut self.capabilities;
+        match &live.control {
+            Some(control) if (can.link, can.mtu) != (control.link, control.mtu) => {
+                (can.link, can.mtu) = (control.link, control.mtu);
+                line.tell(can);
+            }
+            None if line.hear(can) => {}
+            _ => return,
         }
+        live.tx.set_lengths(can.mtu, can.max_segmented);
+        let longest = super::longest(can.mtu).saturating_add(4);
+        live.rx.set_longest(longest);
     }
 
     /// Buffers that are neither free nor the host's to receive into.
@@ -118,6 +126,7 @@ impl<'b, 'h, P: Platform, G: Gate> Queue<'b, 'h, P, G> {
 
     /// Takes the connection away; what it counted stays known.
     pub(super) fn detach(&mut self) -> Option<Live<'b, 'h, P, G>> {
+        self.line = None;
         let live = self.live.take()?;
         let copied = self.past.copied.wrapping_add(Self::copied_by(&live));
         self.past = Stats {

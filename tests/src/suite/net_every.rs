@@ -7,7 +7,7 @@ macro_rules! net_suite {
         $crate::net_suite!(@ $lab: net: says_what_it_is moves_every_size
             offloads_in_every_combination refuses_nonsense fills_up starves_and_recovers);
         $crate::net_suite!(@ $lab: net_life: tells_of_the_link tells_of_the_packet_size
-            works_with_many_queues closes_and_reconnects survives_unplugging_at_every_step
+            tells_every_queue works_with_many_queues closes_and_reconnects survives_unplugging_at_every_step
             wakes_tasks drops_runts);
         $crate::net_suite!(@ $lab: net_session: carries_tcp_through_a_bad_line
             leaves_nothing_unfinished_on_the_wire);

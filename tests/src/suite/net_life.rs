@@ -114,6 +114,49 @@ pub fn tells_of_the_packet_size<L: NetLab>() {
     assert_eq!(lab.violations(), [""; 0]);
 }
 
+/// What the first queue hears of the line, the others know when they have nothing to receive.
+pub fn tells_every_queue<L: NetLab>() {
+    let lab = L::new(NetSetup {
+        queues: 3,
+        rx_pages: 64,
+        tx_pages: 64,
+        ..NetSetup::default()
+    });
+    lab.run(|net| {
+        assert_eq!(net.capabilities().queues, 3);
+        let mut mtu = net.capabilities().mtu;
+        for (up, size) in [(false, 1400), (true, 9000), (true, 1300), (true, 1500)] {
+            lab.set_link(up);
+            if lab.set_mtu(size) {
+                mtu = size;
+            }
+            while (net.capabilities().link, net.capabilities().mtu) != (up, mtu) {
+                news(net.queue(0).unwrap());
+            }
+            for index in 1..3 {
+                let queue = net.queue(index).unwrap();
+                while queue.rx().expect("no fault").is_some() {}
+                let can = queue.capabilities();
+                assert_eq!((can.link, can.mtu), (up, mtu), "queue {index}");
+                let longest = usize::from(mtu) + 14;
+                let long = queue.tx_reserve(longest + 1).map(|mut room| {
+                    room.write_at(0, &vec![0; longest + 1]).unwrap();
+                    queue.send(room).map_err(|(why, _)| why)
+                });
+                assert!(
+                    matches!(long, Ok(Err(SendError::BadLength)) | Err(_)),
+                    "{long:?}"
+                );
+                if up {
+                    send(queue, &numbered(index as u32, longest));
+                    assert_eq!(arrivals(&lab, queue, &mut lab.line()).len(), 1);
+                }
+            }
+        }
+    });
+    assert_eq!(lab.violations(), [""; 0]);
+}
+
 /// One to eight queues, each in a thread of its own: every frame arrives once, and those of one
 /// flow in order.
 pub fn works_with_many_queues<L: NetLab>() {

@@ -1,7 +1,8 @@
 use super::{lent, platform, pool};
 use crate::shm::{
-    AppendError, Boxed, Buf, InPage, Joint, OutOfSpan, PAGE_SIZE, Piece, PoolError, Segment,
+    AppendError, Boxed, Buf, InPage, Joint, OutOfSpan, PAGE_SIZE, Piece, PoolError, Segment, Shared,
 };
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::vec;
 use std::vec::Vec;
 
@@ -288,6 +289,28 @@ fn a_boxed_value_lives_in_pages_and_is_dropped_once() {
     );
     assert!(Boxed::new(&platform, [0u8; 7 * PAGE_SIZE]).is_err());
     assert_eq!(*Boxed::new(&platform, ()).unwrap(), ());
+}
+
+#[test]
+fn a_shared_value_goes_with_its_last_owner() {
+    let platform = platform(8);
+    let pool = pool(&platform, 1);
+    let before = platform.ram().used_pages();
+    let shared = Shared::new(&platform, (AtomicU32::new(7), pool.alloc(10))).unwrap();
+    assert_eq!(platform.ram().used_pages(), before + 1);
+    let other = shared.clone();
+    let thread = std::thread::spawn(move || other.0.store(8, Ordering::Relaxed));
+    thread.join().unwrap();
+    assert_eq!(shared.0.load(Ordering::Relaxed), 8);
+    let last = shared.clone();
+    drop(shared);
+    assert_eq!((last.0.load(Ordering::Relaxed), pool.free_pages()), (8, 0));
+    drop(last);
+    assert_eq!(
+        (pool.free_pages(), platform.ram().used_pages()),
+        (1, before)
+    );
+    assert!(Shared::new(&platform, [0u8; 7 * PAGE_SIZE]).is_err());
 }
 
 #[test]
