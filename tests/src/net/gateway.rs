@@ -9,6 +9,7 @@
 //! The guest is not trusted: it reaches the ports of this machine that it was given and no others, and
 //! has so many connections at once and no more.
 
+mod datagrams;
 mod dhcp;
 mod line;
 mod paced;
@@ -18,6 +19,7 @@ pub use line::GatewayPort;
 pub use paced::Paced;
 
 use super::Frame;
+use datagrams::Datagrams;
 use line::Line;
 use smoltcp::iface::{Config as StackConfig, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::udp;
@@ -25,7 +27,7 @@ use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::{EthernetAddress, IpCidr, IpEndpoint};
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use stream::{Pump, TcpSocket};
@@ -58,6 +60,7 @@ struct Inside {
     forwards: Vec<(TcpListener, u16)>,
     reachable: Vec<u16>,
     pumps: Vec<Pump>,
+    datagrams: Vec<Datagrams>,
     next_port: u16,
 }
 
@@ -87,6 +90,7 @@ impl Gateway {
             forwards: Vec::new(),
             reachable: Vec::new(),
             pumps: Vec::new(),
+            datagrams: Vec::new(),
             next_port: 0,
         };
         Self {
@@ -110,6 +114,17 @@ impl Gateway {
     pub fn forward(&self, listener: TcpListener, to: u16) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         self.inside().forwards.push((listener, to));
+        Ok(())
+    }
+
+    /// Leads datagrams to `socket` to a UDP port of the guest, and its answers back to whoever sent them.
+    ///
+    /// # Errors
+    /// When the socket cannot be made not to block.
+    pub fn forward_datagrams(&self, socket: UdpSocket, to: u16) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let datagrams = Datagrams::new(socket, to);
+        self.inside().datagrams.push(datagrams);
         Ok(())
     }
 
@@ -178,6 +193,9 @@ impl Inside {
         for pump in &mut self.pumps {
             pump.run(self.sockets.get_mut::<TcpSocket>(pump.socket));
         }
+        for way in &mut self.datagrams {
+            way.run(&mut self.sockets, || dynamic_port(&mut self.next_port));
+        }
         self.stack
             .poll_egress(now, &mut self.line, &mut self.sockets);
         let sockets = &mut self.sockets;
@@ -199,10 +217,9 @@ impl Inside {
                     break;
                 };
                 let to = IpEndpoint::new(GUEST.into(), *to);
-                // Ports of the router's that nothing else uses: the dynamic ones.
-                self.next_port = (self.next_port + 1) % 16_000;
+                let port = dynamic_port(&mut self.next_port);
                 let mut socket = stream::socket();
-                let connected = socket.connect(self.stack.context(), to, 49_152 + self.next_port);
+                let connected = socket.connect(self.stack.context(), to, port);
                 if let (Ok(()), Ok(pump)) = (connected, Pump::new(stream)) {
                     let socket = self.sockets.add(socket);
                     self.pumps.push(pump.over(socket));
@@ -235,6 +252,12 @@ impl Inside {
             }
         }
     }
+}
+
+/// A port of the router's that nothing else uses: the next of the dynamic ones.
+fn dynamic_port(next: &mut u16) -> u16 {
+    *next = (*next + 1) % 16_000;
+    49_152 + *next
 }
 
 /// Frames that wait for one side.

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod adapters;
 #[cfg(test)]
+mod echo;
+#[cfg(test)]
 mod image;
 #[cfg(test)]
 mod machine;
