@@ -9,6 +9,8 @@ mod adapters;
 #[cfg(test)]
 mod echo;
 #[cfg(test)]
+mod http;
+#[cfg(test)]
 mod image;
 #[cfg(test)]
 mod machine;

@@ -116,7 +116,13 @@ fn whole(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
         _ => return Err(Status::BadRequest),
     }
     let lengths = values("content-length");
-    let number = |value: &[u8]| core::str::from_utf8(value).ok()?.trim().parse::<u64>().ok();
+    let number = |value: &[u8]| {
+        let digits = value.trim_ascii();
+        // Of numbers with a sign, which Rust would take, there are none here.
+        let plain = digits.iter().all(u8::is_ascii_digit);
+        let text = core::str::from_utf8(digits).ok()?;
+        text.parse::<u64>().ok().filter(|_| plain)
+    };
     let mut body = !values("transfer-encoding").is_empty();
     for value in &lengths {
         body |= number(value).ok_or(Status::BadRequest)? > 0;
