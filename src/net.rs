@@ -48,6 +48,9 @@ impl<P: Platform, G: Gate> Net for NetDevice<'_, '_, P, G> {
     fn queue(&mut self, index: usize) -> Option<&mut dyn NetQueue> {
         either!(self, net => net.queue(index))
     }
+    fn each_queue<'a>(&'a mut self, each: &mut dyn FnMut(&'a mut dyn NetQueue)) {
+        either!(self, net => net.each_queue(each))
+    }
     fn queue_for(&self, hash: u32) -> usize {
         either!(self, net => net.queue_for(hash))
     }

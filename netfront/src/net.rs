@@ -201,9 +201,11 @@ pub trait Net {
     fn capabilities(&self) -> &Capabilities;
 
     /// Its queue pairs, at least one; `None` beyond them. News of the interface comes by the
-    /// first. Concrete interfaces also give all of them at once, each to be sent to its own
-    /// processor.
+    /// first.
     fn queue(&mut self, index: usize) -> Option<&mut dyn NetQueue>;
+
+    /// Shows `each` all of its queue pairs at once, in order: for who keeps them apart.
+    fn each_queue<'a>(&'a mut self, each: &mut dyn FnMut(&'a mut dyn NetQueue));
 
     /// By which queue the host would have a frame sent whose flow hashes to `hash`, so that it
     /// meets its answers; see [`toeplitz`](crate::toeplitz). An index of [`queue`](Self::queue).

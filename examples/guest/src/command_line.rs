@@ -8,14 +8,14 @@ mod value;
 
 use core::fmt;
 
-pub use net::{Addressing, Fetch, NetBench, Serve, Timed, Url};
+pub use net::{Addressing, Fetch, NetBench, Network, Serve, Timed, Url};
 use value::{number, ranged, seconds, size};
 
 /// What is printed when the command line cannot be followed.
 pub const USAGE: &str = "usage: [job=tour|hash] | job=verify [seed=N] [disk=N] | \
      job=bench [rw=read|write|randread|randwrite] [bs=4k] [qd=32] [secs=5] [disk=N] | \
      job=serve [requests=N] [secs=N] [stop=1] [IP] | job=fetch url=http://ADDRESS[:PORT]/PATH [IP] | \
-     job=echo [secs=N] [IP] | job=netbench [secs=N] [IP], where IP is ip=dhcp or ip=ADDRESS/BITS[,gw=ADDRESS]";
+     job=echo [secs=N] [IP] | job=netbench [secs=N] [IP], where IP is [ip=dhcp|ip=ADDRESS/BITS[,gw=ADDRESS]] [queues=N]";
 
 /// What the kernel is to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -136,13 +136,13 @@ impl Job {
         }
     }
 
-    /// How the job's network interface gets its address, if the job is one for the network.
-    pub fn addressing(&self) -> Option<Addressing> {
+    /// Settings of the job's network interface, if the job is one for the network.
+    pub fn network(&self) -> Option<Network> {
         match self {
-            Self::Serve(serve) => Some(serve.addressing),
-            Self::Fetch(fetch) => Some(fetch.addressing),
-            Self::Echo(timed) => Some(timed.addressing),
-            Self::NetBench(bench) => Some(bench.0.addressing),
+            Self::Serve(serve) => Some(serve.network),
+            Self::Fetch(fetch) => Some(fetch.network),
+            Self::Echo(timed) => Some(timed.network),
+            Self::NetBench(bench) => Some(bench.0.network),
             _ => None,
         }
     }
@@ -210,8 +210,8 @@ impl Job {
 }
 
 /// Every setting of every job.
-const KNOWN: [&str; 10] = [
-    "bs", "disk", "ip", "qd", "requests", "rw", "secs", "seed", "stop", "url",
+const KNOWN: [&str; 11] = [
+    "bs", "disk", "ip", "qd", "queues", "requests", "rw", "secs", "seed", "stop", "url",
 ];
 
 /// A value that makes no sense.
@@ -357,10 +357,13 @@ mod tests {
             requests: Some(7),
             seconds: Some(9),
             stop: true,
-            addressing: fixed,
+            network: Network {
+                addressing: fixed,
+                queues: 4,
+            },
         };
         assert_eq!(
-            Job::parse("job=serve requests=7 secs=9 stop=1 ip=10.0.2.15/24,gw=10.0.2.2"),
+            Job::parse("job=serve requests=7 secs=9 stop=1 ip=10.0.2.15/24,gw=10.0.2.2 queues=4"),
             Ok(Job::Serve(serve))
         );
         assert_eq!(Job::parse("job=serve"), Ok(Job::Serve(Serve::default())));
@@ -370,7 +373,7 @@ mod tests {
         };
         let url = fetch.url.as_ref().unwrap();
         assert_eq!((url.port, url.path.as_str()), (8080, "/a%20b?c"));
-        assert_eq!(job.addressing(), Some(Addressing::Dhcp));
+        assert_eq!(job.network(), Some(Network::default()));
         let job = Job::parse("job=fetch url=http://1.2.3.4").unwrap();
         assert!(matches!(job, Job::Fetch(Fetch { url: Some(url), .. }) if url.path == "/"));
         assert_eq!(

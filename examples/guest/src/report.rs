@@ -8,7 +8,7 @@ use serde::Serialize;
 
 mod net;
 
-pub use net::{Echo, Fetch, NetBench, Nic, Serve, Traffic};
+pub use net::{Echo, Fetch, NetBench, Nic, QueueTraffic, Serve, Traffic};
 
 /// Everything a run found out. Fields that a job has nothing to say about are left out of the line.
 #[derive(Clone, Default, Debug, Serialize)]

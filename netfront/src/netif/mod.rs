@@ -119,6 +119,12 @@ impl<P: Platform, G: Gate> Net for Netif<'_, '_, P, G> {
         }
     }
 
+    fn each_queue<'a>(&'a mut self, each: &mut dyn FnMut(&'a mut dyn NetQueue)) {
+        for queue in self.queues() {
+            each(queue);
+        }
+    }
+
     /// Which queue a back end answers by is its own affair; that a flow keeps to one queue is what
     /// can be had.
     fn queue_for(&self, hash: u32) -> usize {

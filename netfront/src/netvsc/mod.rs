@@ -248,6 +248,12 @@ impl<P: Platform, G: Gate> Net for Netvsc<'_, '_, P, G> {
         Some(queue)
     }
 
+    fn each_queue<'a>(&'a mut self, each: &mut dyn FnMut(&'a mut dyn NetQueue)) {
+        for queue in self.queues() {
+            each(queue);
+        }
+    }
+
     fn queue_for(&self, hash: u32) -> usize {
         let queues = usize::from(self.capabilities().queues);
         let live = self.queues.first().and_then(|q| q.live.as_ref());

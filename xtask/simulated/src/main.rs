@@ -34,7 +34,7 @@ const HTTP: u16 = 80;
 
 /// The network of a job, if it is one for the network.
 fn network(job: &Job, port: Option<u16>) -> Result<Option<Gateway>, String> {
-    if job.addressing().is_none() {
+    if job.network().is_none() {
         return Ok(None);
     }
     let gateway = Gateway::new();

@@ -47,10 +47,32 @@ impl Addressing {
             router: router.map(str::parse).transpose().ok()?,
         })
     }
+}
 
+/// Settings of the interface, which all jobs for the network have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// How it gets its address.
+    pub addressing: Addressing,
+    /// How many queue pairs are asked for, 1 to 8.
+    pub queues: u16,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            addressing: Addressing::default(),
+            queues: 1,
+        }
+    }
+}
+
+impl Network {
     fn set(&mut self, key: &str, value: &str) -> Option<Result<(), Malformed>> {
+        let queues = || u16::try_from(number(value)?).ok();
         match key {
-            "ip" => put(self, Self::parse(value)),
+            "ip" => put(&mut self.addressing, Addressing::parse(value)),
+            "queues" => put(&mut self.queues, queues().filter(|n| (1..=8).contains(n))),
             _ => None,
         }
     }
@@ -65,8 +87,8 @@ pub struct Serve {
     pub seconds: Option<u64>,
     /// Whether a request for `/stop` ends it.
     pub stop: bool,
-    /// How its interface gets its address.
-    pub addressing: Addressing,
+    /// Of its interface.
+    pub network: Network,
 }
 
 impl Serve {
@@ -83,7 +105,7 @@ impl Serve {
             ),
             "secs" => put(&mut self.seconds, seconds(value, DAY).map(Some)),
             "stop" => put(&mut self.stop, flag),
-            _ => self.addressing.set(key, value),
+            _ => self.network.set(key, value),
         }
     }
 }
@@ -122,15 +144,15 @@ impl Url {
 pub struct Fetch {
     /// What to get.
     pub url: Option<Url>,
-    /// How its interface gets its address.
-    pub addressing: Addressing,
+    /// Of its interface.
+    pub network: Network,
 }
 
 impl Fetch {
     pub(super) fn set(&mut self, key: &str, value: &str) -> Option<Result<(), Malformed>> {
         match key {
             "url" => put(&mut self.url, Url::parse(value).map(Some)),
-            _ => self.addressing.set(key, value),
+            _ => self.network.set(key, value),
         }
     }
 }
@@ -140,15 +162,15 @@ impl Fetch {
 pub struct Timed {
     /// After how many seconds it ends.
     pub seconds: u64,
-    /// How its interface gets its address.
-    pub addressing: Addressing,
+    /// Of its interface.
+    pub network: Network,
 }
 
 impl Default for Timed {
     fn default() -> Self {
         Self {
             seconds: 60,
-            addressing: Addressing::default(),
+            network: Network::default(),
         }
     }
 }
@@ -157,7 +179,7 @@ impl Timed {
     pub(super) fn set(&mut self, key: &str, value: &str) -> Option<Result<(), Malformed>> {
         match key {
             "secs" => put(&mut self.seconds, seconds(value, DAY)),
-            _ => self.addressing.set(key, value),
+            _ => self.network.set(key, value),
         }
     }
 }

@@ -34,7 +34,7 @@ pub fn run<M: Machine>(
     let parts = machine.parts();
     let outcome = network(
         parts.nic,
-        settings.addressing,
+        settings.network.addressing,
         &mut echo,
         &mut facts,
         parts.say,

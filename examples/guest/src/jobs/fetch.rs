@@ -36,7 +36,7 @@ pub fn run<M: Machine>(
     let parts = machine.parts();
     let outcome = network(
         parts.nic,
-        settings.addressing,
+        settings.network.addressing,
         &mut client,
         &mut facts,
         parts.say,

@@ -36,7 +36,7 @@ pub fn run<M: Machine>(
     let parts = machine.parts();
     let outcome = network(
         parts.nic,
-        timed.addressing,
+        timed.network.addressing,
         &mut bench,
         &mut facts,
         parts.say,

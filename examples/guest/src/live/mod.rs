@@ -59,9 +59,9 @@ pub fn run<P: Platform + 'static, G: Gate>(host: &Host<P, G>, job: &Job, say: Sa
             }
         }
     }
-    let nic = job.addressing().map(|_| {
+    let nic = job.network().map(|network| {
         let device = devices.iter().find(net).cloned();
-        LiveNic::new(&bus, host.platform().clone(), device)
+        LiveNic::new(&bus, host.platform().clone(), device, network.queues)
     });
     let mut queues: Vec<(Device, Shared<'_>)> = Vec::new();
     let mut trouble = None;

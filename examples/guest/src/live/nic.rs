@@ -17,6 +17,7 @@ const EVENTS: usize = 64;
 pub struct LiveNic<'b, 'h, P: Platform, G: Gate> {
     bus: &'b Bus<'h, P, G>,
     platform: P,
+    config: Config,
     name: String,
     /// The device it is, or was.
     device: Option<Device>,
@@ -29,9 +30,12 @@ pub struct LiveNic<'b, 'h, P: Platform, G: Gate> {
 }
 
 impl<'b, 'h, P: Platform, G: Gate> LiveNic<'b, 'h, P, G> {
-    /// An interface that is yet to be opened, if it was offered already.
-    pub fn new(bus: &'b Bus<'h, P, G>, platform: P, device: Option<Device>) -> Self {
+    /// An interface that is yet to be opened, if it was offered already, with so many queue pairs.
+    pub fn new(bus: &'b Bus<'h, P, G>, platform: P, device: Option<Device>, queues: u16) -> Self {
+        let mut config = Config::default();
+        config.queues = queues;
         Self {
+            config,
             bus,
             platform,
             name: device.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -126,7 +130,7 @@ impl<P: Platform, G: Gate> Nic for LiveNic<'_, '_, P, G> {
         let Some(device) = self.device.clone() else {
             return false;
         };
-        match self.bus.open_net(&device, Config::default()) {
+        match self.bus.open_net(&device, self.config) {
             Ok(net) => self.net = Some(net),
             Err(error) => self.trouble = Some(error.to_string()),
         }

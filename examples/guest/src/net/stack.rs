@@ -19,6 +19,7 @@ use smoltcp::socket::dhcpv4;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
 
+use super::spread::Spread;
 use crate::command_line::Addressing;
 use crate::nic::Nic;
 use crate::report;
@@ -169,15 +170,18 @@ impl Loop<'_> {
             }
             (seen, gone_since) = (true, None);
             let queues = net.capabilities().queues;
-            let Some(queue) = net.queue(0) else {
+            let Some(queue) = Spread::new(net) else {
                 return Err(format!("{name}: an interface without a queue"));
             };
-            let before = queue.stats();
+            let (before, each_before) = (queue.stats(), queue.each());
             let mut device = Device::new(queue, rx.as_mut_slice(), tx.as_mut_slice());
             self.facts.nic = report::Nic::of(&name, device.queue().capabilities(), queues);
             let end = self.over(&mut device, service);
             let (after, dropped) = (device.queue().stats(), device.dropped());
             self.facts.traffic.add(&before, &after, &dropped);
+            self.facts
+                .traffic
+                .add_queues(&each_before, &device.queue().each());
             self.facts.nic.address = self.address.map(|address| address.to_string());
             self.facts.nic.link = device.queue().capabilities().link;
             match end {
@@ -388,6 +392,19 @@ fn instant(nanoseconds: u64) -> Instant {
 }
 
 impl report::Traffic {
+    fn add_queues(&mut self, before: &[Stats], after: &[Stats]) {
+        self.queues
+            .resize_with(self.queues.len().max(after.len()), Default::default);
+        for ((to, before), after) in self.queues.iter_mut().zip(before).zip(after) {
+            to.rx_frames = to
+                .rx_frames
+                .saturating_add(after.rx_frames.wrapping_sub(before.rx_frames));
+            to.tx_frames = to
+                .tx_frames
+                .saturating_add(after.tx_frames.wrapping_sub(before.tx_frames));
+        }
+    }
+
     fn add(&mut self, before: &Stats, after: &Stats, dropped: &Dropped) {
         let add = |to: &mut u64, before: u64, after: u64| {
             *to = to.saturating_add(after.wrapping_sub(before));

@@ -71,6 +71,17 @@ pub struct Traffic {
     pub buffers_after: u64,
     /// How often the interface was away and came back.
     pub replugs: u64,
+    /// The same for each queue pair.
+    pub queues: Vec<QueueTraffic>,
+}
+
+/// What went over one queue pair.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize)]
+pub struct QueueTraffic {
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
 }
 
 /// What `job=serve` did.

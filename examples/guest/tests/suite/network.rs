@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use guest::command_line::Job;
 use guest::live;
-use guest::report::Report;
+use guest::report::{QueueTraffic, Report};
 use hypercall::shm::hosted::{Hosted, Machine};
 use pv_drivers::{Gate, Host, Hypervisor};
 use pv_tests::disk::MemDisk;
@@ -367,6 +367,42 @@ fn many_requests_over_many_connections_leave_no_buffer_out() {
         assert!(serve.requests > 10_000 && serve.errors == 0);
         assert_eq!(traffic.buffers_before, traffic.buffers_after);
         assert!(traffic.rx_frames > 10_000 && traffic.tx_frames > 10_000);
+    }
+}
+
+#[test]
+fn connections_are_spread_over_the_queues() {
+    for kind in BOTH {
+        let client = |ports: Ports| {
+            let clients: Vec<_> = (0..16)
+                .map(|_| {
+                    thread::spawn(move || {
+                        let mut http = Http::connect(ports.http);
+                        for (path, contents) in some_files() {
+                            let answer = http.get(&format!("/{}", encode(path)), "");
+                            assert!(answer.status == 200 && answer.body == contents);
+                        }
+                    })
+                })
+                .collect();
+            for client in clients {
+                client.join().unwrap();
+            }
+            stop(ports.http);
+        };
+        let line = "job=serve stop=1 queues=4";
+        let (report, lines) = with_client(kind, line, &Gateway::new(), client);
+        assert!(report.ok, "{kind:?}: {:?} {lines:?}", report.error);
+        assert_eq!(report.nic.unwrap().queues, 4, "{kind:?}");
+        let (serve, traffic) = (report.serve.unwrap(), report.traffic.unwrap());
+        assert_eq!(serve.errors, 0);
+        assert_eq!(traffic.buffers_before, traffic.buffers_after);
+        let sum = |of: fn(&QueueTraffic) -> u64| traffic.queues.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|queue| queue.rx_frames), traffic.rx_frames);
+        assert_eq!(sum(|queue| queue.tx_frames), traffic.tx_frames);
+        let used = traffic.queues.iter();
+        let used = used.filter(|queue| queue.rx_frames > 20 && queue.tx_frames > 20);
+        assert!(used.count() >= 2, "{kind:?}: {:?}", traffic.queues);
     }
 }
 

@@ -41,7 +41,7 @@ pub fn run<M: Machine>(
         let mut server = Server::new(site, settings, start);
         let outcome = network(
             parts.nic,
-            settings.addressing,
+            settings.network.addressing,
             &mut server,
             &mut facts,
             parts.say,
