@@ -2,6 +2,7 @@
 
 use guest::net::http::{
     Asked, Head, MOST_HEAD, Method, Parsed, Part, Request, Status, content_type, parse, select,
+    wants_no_body,
 };
 use proptest::prelude::*;
 
@@ -43,12 +44,15 @@ fn a_request_says_what_it_says() {
     for (method, known) in [
         ("HEAD", Method::Head),
         ("POST", Method::Post),
-        ("get", Method::Other),
         ("DELETE", Method::Other),
-        ("BREW", Method::Other),
     ] {
         let text = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(whole(&text).0.method, known);
+    }
+    // These have targets that are no paths.
+    for line in ["OPTIONS *", "CONNECT a:80"] {
+        let text = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(whole(&text).0.method, Method::Other);
     }
 }
 
@@ -66,6 +70,9 @@ fn paths_are_decoded_once() {
         ("/nul%00byte", "nul\0byte"),
         ("http://host/a/b", "a/b"),
         ("http://host", ""),
+        ("HTTP://host/a", "a"),
+        ("http://host?x=/a", ""),
+        ("/a://b/c", "a://b/c"),
     ] {
         assert_eq!(whole(&get(target, "")).0.path, path, "{target}");
     }
@@ -107,12 +114,15 @@ fn connections_are_kept_as_version_and_fields_say() {
 
 #[test]
 fn what_is_no_request_has_a_status() {
-    use Status::{BadRequest, FieldsTooLarge, UriTooLong, VersionNotSupported};
+    use Status::{BadRequest, FieldsTooLarge, NotImplemented, UriTooLong, VersionNotSupported};
     let long = "x".repeat(3000);
     let fields = |count| get("/", &"X: y\r\n".repeat(count));
     for (text, status) in [
         ("GET / HTTP/1.1\r\n\r\n".into(), BadRequest),
         (get("/", "Host: b\r\n"), BadRequest),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n".into(), BadRequest),
+        ("get / HTTP/1.1\r\nHost: a\r\n\r\n".into(), NotImplemented),
+        ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n".into(), NotImplemented),
         ("GET /\r\n\r\n".into(), BadRequest),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n".into(), BadRequest),
         ("\u{1}\u{2}\u{3}\r\n\r\n".into(), BadRequest),
@@ -151,6 +161,48 @@ fn what_is_no_request_has_a_status() {
         assert_eq!(bad(&text), status, "{}", &text[..text.len().min(80)]);
     }
     assert_eq!(whole(&fields(63)).0.path, "");
+}
+
+/// What is held at most is never waited with, whatever of it is empty lines.
+#[test]
+fn a_full_inbox_has_an_answer() {
+    for (blank, field, target) in [
+        (0, Status::FieldsTooLarge, Status::UriTooLong),
+        (2, Status::FieldsTooLarge, Status::UriTooLong),
+        (64, Status::FieldsTooLarge, Status::UriTooLong),
+        (66, Status::BadRequest, Status::BadRequest),
+    ] {
+        let full = |begin: &str| {
+            let mut text = "\r\n".repeat(blank / 2) + begin;
+            text += &"x".repeat(MOST_HEAD - text.len());
+            text
+        };
+        assert_eq!(bad(&full("GET / HTTP/1.1\r\nX: ")), field, "{blank}");
+        assert_eq!(bad(&full("GET /")), target, "{blank}");
+        let lines = "\r\n".repeat(blank / 2);
+        let (alone, before) = (parse(lines.as_bytes()), lines.clone() + &get("/", ""));
+        if blank <= 64 {
+            assert_eq!(alone, Parsed::Part);
+            assert_eq!(whole(&before).1, before.len());
+        } else {
+            assert_eq!(alone, Parsed::Bad(Status::BadRequest));
+            assert_eq!(bad(&before), Status::BadRequest);
+        }
+    }
+}
+
+#[test]
+fn who_asks_for_a_head_gets_no_body() {
+    for (text, none) in [
+        ("HEAD / HTTP/1.1\r\n\r\n", true),
+        ("\r\n\nHEAD /%", true),
+        ("GET / HTTP/1.1\r\n\r\n", false),
+        ("HEADS / HTTP/1.1\r\n\r\n", false),
+        ("HEAD", false),
+        ("", false),
+    ] {
+        assert_eq!(wants_no_body(text.as_bytes()), none, "{text:?}");
+    }
 }
 
 #[test]
@@ -197,7 +249,8 @@ fn parts_are_inside_the_file() {
     for (asked, size, part) in [
         (Asked::All, 0, Part::All),
         (Asked::From(0, None), 0, Part::Nothing),
-        (Asked::Last(5), 0, Part::Nothing),
+        (Asked::Last(5), 0, Part::All),
+        (Asked::Last(0), 0, Part::Nothing),
         (Asked::From(0, Some(u64::MAX)), 10, Part::Bytes(0, 9)),
         (Asked::From(9, Some(9)), 10, Part::Bytes(9, 9)),
         (Asked::From(10, None), 10, Part::Nothing),
@@ -257,6 +310,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
         Just(" HTTP/1.1"),
         Just("\r\n"),
         Just("\n"),
+        Just("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"),
         Just("Host: a"),
         Just("Range: bytes=1-2"),
         Just("Content-Length: 3"),
@@ -270,6 +324,11 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat().into_bytes()),
         prop::collection::vec(any::<u8>(), 0..300),
     ]
+}
+
+/// A place in a small file, or far beyond it.
+fn place() -> impl Strategy<Value = u64> {
+    prop_oneof![0..50u64, Just(u64::MAX - 1), any::<u64>()]
 }
 
 proptest! {
@@ -298,6 +357,7 @@ proptest! {
             sent.extend(format!("GET /{path} HTTP/{version}\r\nHost: a\r\n\r\n").into_bytes());
         }
         let (mut inbox, mut got) = (Vec::new(), Vec::new());
+        let whole_inbox = sent.clone();
         for byte in sent {
             inbox.push(byte);
             match parse(&inbox) {
@@ -310,15 +370,36 @@ proptest! {
                 Parsed::Bad(status) => prop_assert!(false, "{status:?}"),
             }
         }
-        prop_assert_eq!(got, paths);
+        prop_assert_eq!(&got, &paths);
+        let mut rest = whole_inbox.as_slice();
+        for path in &paths {
+            match parse(rest) {
+                Parsed::Whole(request, length) => {
+                    prop_assert_eq!(&request.path, path);
+                    rest = &rest[length..];
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+        prop_assert!(rest.is_empty());
     }
 
     /// A part lies inside the file, and is what was asked for.
     #[test]
-    fn parts_never_leave_the_file(first: u64, last: Option<u64>, size: u64, suffix: bool) {
+    fn parts_are_what_is_asked_for(first in place(), more in prop::option::of(place()), size in 0..40u64, suffix: bool) {
+        let last = more.map(|more| first.saturating_add(more));
         let asked = if suffix { Asked::Last(first) } else { Asked::From(first, last) };
-        if let Part::Bytes(from, to) = select(asked, size) {
-            prop_assert!(to < size && (from <= to || last.is_some_and(|last| last < first)));
-        }
+        let wanted: Vec<u64> = (0..size)
+            .filter(|&at| match asked {
+                Asked::Last(count) => size - at <= count,
+                _ => at >= first && last.is_none_or(|last| at <= last),
+            })
+            .collect();
+        let got: Vec<u64> = match select(asked, size) {
+            Part::All => (0..size).collect(),
+            Part::Bytes(from, to) => (from..=to).collect(),
+            Part::Nothing => Vec::new(),
+        };
+        prop_assert_eq!(got, wanted);
     }
 }

@@ -447,6 +447,7 @@ fn what_makes_no_sense_is_answered_cleanly() {
                 ("GET / HTTP/3.0\r\nHost: a\r\n\r\n".into(), 505),
                 ("GET /none HTTP/1.1\r\nHost: a\r\n\r\n".into(), 404),
                 ("PUT / HTTP/1.1\r\nHost: a\r\n\r\n".into(), 405),
+                ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n".into(), 501),
                 (format!("GET /{long} HTTP/1.1\r\n"), 414),
                 (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}"), 431),
                 (format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), 431),
@@ -462,6 +463,13 @@ fn what_makes_no_sense_is_answered_cleanly() {
             let part = http.get("/README.TXT", "Range: bytes=6-\r\n");
             assert_eq!(part.status, 416);
             assert_eq!(part.field("content-range"), Some("bytes */6"));
+            let part = http.get("/empty", "Range: bytes=-2\r\n");
+            assert_eq!((part.status, part.body.len()), (200, 0));
+            // A bad request for a head: what follows the answer's own head is the end.
+            let mut bad = Http::connect(ports.http);
+            bad.send(b"HEAD /%zz HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(bad.answer(false).unwrap().status, 400);
+            assert!(bad.is_over());
             // Three at once, the second one's answer without a body.
             http.send(b"GET /README.TXT HTTP/1.1\r\nHost: a\r\n\r\n");
             http.send(b"HEAD /README.TXT HTTP/1.1\r\nHost: a\r\n\r\nGET /empty HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -483,7 +491,7 @@ fn what_makes_no_sense_is_answered_cleanly() {
         };
         let (report, lines) = with_client(kind, "job=serve stop=1", &Gateway::new(), client);
         assert!(report.ok, "{kind:?}: {:?} {lines:?}", report.error);
-        assert_eq!(report.serve.unwrap().errors, 10);
+        assert_eq!(report.serve.unwrap().errors, 12);
     }
 }
 

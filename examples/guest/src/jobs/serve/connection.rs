@@ -188,7 +188,8 @@ impl Connection {
                 true
             }
             Parsed::Bad(status) => {
-                self.refuse(status, false, false, true, done);
+                let with_body = !http::wants_no_body(&self.inbox);
+                self.refuse(status, false, false, with_body, done);
                 true
             }
         }
@@ -288,7 +289,8 @@ impl Connection {
             self.broken = self.is_answering() || self.closing;
             self.closing = true;
         } else {
-            self.refuse(Status::RequestTimeout, false, false, true, done);
+            let with_body = !http::wants_no_body(&self.inbox);
+            self.refuse(Status::RequestTimeout, false, false, with_body, done);
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Status {
     FieldsTooLarge,
     /// The disk failed.
     InternalError,
+    /// Nobody here knows such a method.
+    NotImplemented,
     /// Another version of HTTP.
     VersionNotSupported,
 }
@@ -44,6 +46,7 @@ impl Status {
             Self::RangeNotSatisfiable => (416, "Range Not Satisfiable"),
             Self::FieldsTooLarge => (431, "Request Header Fields Too Large"),
             Self::InternalError => (500, "Internal Server Error"),
+            Self::NotImplemented => (501, "Not Implemented"),
             Self::VersionNotSupported => (505, "HTTP Version Not Supported"),
         }
     }

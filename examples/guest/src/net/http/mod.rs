@@ -6,4 +6,4 @@ mod request;
 
 pub use answer::{Head, Status, content_type};
 pub use range::{Asked, Part, select};
-pub use request::{MOST_HEAD, Method, Parsed, Request, parse};
+pub use request::{MOST_HEAD, Method, Parsed, Request, parse, wants_no_body};

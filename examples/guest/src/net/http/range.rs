@@ -52,9 +52,9 @@ fn understood(value: &[u8]) -> Option<Asked> {
 /// The part of a file of `size` bytes that is asked for.
 pub fn select(asked: Asked, size: u64) -> Part {
     let Some(end) = size.checked_sub(1) else {
-        // Of nothing there is no part.
+        // Of nothing there is no part but its end, however long: all of it (RFC 9110, section 14.1.2).
         return match asked {
-            Asked::All => Part::All,
+            Asked::All | Asked::Last(1..) => Part::All,
             _ => Part::Nothing,
         };
     };

@@ -12,6 +12,8 @@ pub const MOST_HEAD: usize = 8192;
 const MOST_TARGET: usize = 2048;
 /// Header fields at most.
 const MOST_FIELDS: usize = 64;
+/// Bytes of empty lines before it at most.
+const MOST_BLANK: usize = 64;
 
 /// What is asked to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +24,7 @@ pub enum Method {
     Head,
     /// Take something.
     Post,
-    /// Anything else.
+    /// Any other that is known.
     Other,
 }
 
@@ -57,28 +59,39 @@ pub enum Parsed {
 /// Reads a request off the beginning of what came.
 pub fn parse(bytes: &[u8]) -> Parsed {
     // An empty line before a request is passed over (RFC 9112, section 2.2).
-    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-    let Some(start) = start else {
-        return match bytes.len() {
-            0..=64 => Parsed::Part,
-            _ => Parsed::Bad(Status::BadRequest),
-        };
-    };
+    let start = blank(bytes);
+    if start > MOST_BLANK {
+        return Parsed::Bad(Status::BadRequest);
+    }
     let rest = bytes.get(start..).unwrap_or_default();
     match whole(rest) {
         Ok(Some((request, length))) => Parsed::Whole(request, start.saturating_add(length)),
-        Ok(None) => unfinished(rest),
+        Ok(None) => unfinished(rest, bytes.len()),
         Err(status) => Parsed::Bad(status),
     }
 }
 
-/// What is not all there may already be too much.
-fn unfinished(bytes: &[u8]) -> Parsed {
+/// Whether what came begins a request that wants an answer without a body, be it a bad one.
+pub fn wants_no_body(bytes: &[u8]) -> bool {
+    let rest = bytes.get(blank(bytes)..).unwrap_or_default();
+    rest.starts_with(b"HEAD ")
+}
+
+/// Bytes of the empty lines at the beginning.
+fn blank(bytes: &[u8]) -> usize {
+    let lines = bytes.iter();
+    lines
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .count()
+}
+
+/// What is not all there may already be too much, the `held` bytes with all before it included.
+fn unfinished(bytes: &[u8], held: usize) -> Parsed {
     let line = bytes.iter().position(|byte| *byte == b'\n');
     if line.is_none() && bytes.len() > MOST_TARGET.saturating_add(64) {
         return Parsed::Bad(Status::UriTooLong);
     }
-    match bytes.len() >= MOST_HEAD {
+    match held >= MOST_HEAD {
         true => Parsed::Bad(Status::FieldsTooLarge),
         false => Parsed::Part,
     }
@@ -110,9 +123,9 @@ fn whole(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
             .collect::<Vec<&[u8]>>()
     };
     // RFC 9112, section 3.2: exactly one, but not in the old version.
-    match values("host").len() {
-        1 => {}
-        0 if !modern => {}
+    match values("host").as_slice() {
+        [host] if !host.trim_ascii().contains(&b' ') => {}
+        [] if !modern => {}
         _ => return Err(Status::BadRequest),
     }
     let lengths = values("content-length");
@@ -145,7 +158,8 @@ fn whole(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
         "GET" => Method::Get,
         "HEAD" => Method::Head,
         "POST" => Method::Post,
-        _ => Method::Other,
+        "PUT" | "DELETE" | "OPTIONS" | "PATCH" | "TRACE" | "CONNECT" => Method::Other,
+        _ => return Err(Status::NotImplemented),
     };
     // A part of what may have changed meanwhile is only for who knows what it was, and nobody can.
     let ranges = values("range");
@@ -155,7 +169,11 @@ fn whole(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
     };
     let request = Request {
         method,
-        path: path(target).ok_or(Status::BadRequest)?,
+        path: match method {
+            // Their targets need not be paths, and are not looked at.
+            Method::Other => String::new(),
+            _ => path(target).ok_or(Status::BadRequest)?,
+        },
         modern,
         keep: keep && !body,
         asked,
@@ -166,13 +184,15 @@ fn whole(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
 
 /// The path of a target, decoded.
 fn path(target: &str) -> Option<String> {
+    let target = target.split(['?', '#']).next().unwrap_or_default();
     // The absolute form names the host first.
-    let path = match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
-        None => target,
+    let path = match target.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+            rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/")
+        }
+        _ => target,
     };
     let path = path.strip_prefix('/')?;
-    let path = path.split(['?', '#']).next().unwrap_or_default();
     let mut decoded = Vec::with_capacity(path.len());
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {
