@@ -1,5 +1,7 @@
 # Xen's dom0: the store, the consoles, then xl works.
 insert none
+# Else as many queue pairs as dom0 has processors.
+echo 4 >/sys/module/xen_netback/parameters/max_queues
 wire
 mount -t xenfs xenfs /proc/xen
 mkdir -p /run/xen /run/xenstored /run/lock /var/log/xen/console /var/lib/xen

@@ -44,7 +44,7 @@ pub fn run(mut command: Command, what: &str) -> Result<()> {
 }
 
 /// Adds a target to the toolchain if it is not there yet; without rustup cargo will say what is missing.
-fn add_target(target: &str) {
+pub fn add_target(target: &str) {
     let sysroot = Command::new("rustc")
         .args(["--print", "sysroot"])
         .current_dir(paths::workspace())

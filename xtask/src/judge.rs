@@ -24,7 +24,10 @@ pub enum Expect {
     /// The disk found and the job done; its contents are the guest's to change.
     DiskUsed,
     /// Files served to a client, to its end; the disk left as it was.
-    Served,
+    Served {
+        /// Queue pairs of the NIC. Of several more than one must have been of use.
+        queues: u16,
+    },
     /// A file of the disk, got from this machine's web server.
     Fetched,
     /// A VMBus, negotiated, with no disk on it.
@@ -211,6 +214,18 @@ fn served(report: &Report, replugged: bool) -> Vec<String> {
     wrong
 }
 
+/// What is wrong with how a NIC's frames were spread over its queue pairs: both ways, as soon as there are several.
+fn spread(report: &Report, queues: u16) -> Option<String> {
+    let each = report.traffic.as_ref()?.queues.as_slice();
+    let used = each.iter().filter(|q| q.rx_frames > 0 && q.tx_frames > 0);
+    if queues == 1 || each.len() == usize::from(queues) && used.count() > 1 {
+        return None;
+    }
+    Some(format!(
+        "{queues} queue pairs were asked for, and frames went over them like this: {each:?}"
+    ))
+}
+
 /// What is wrong with a report.
 fn guest(expect: Expect, report: &Report, disk: &Disk, replugged: bool) -> Vec<String> {
     let reason = report
@@ -237,8 +252,11 @@ fn guest(expect: Expect, report: &Report, disk: &Disk, replugged: bool) -> Vec<S
                 "the guest should have said something of {word:?}, but says: {reason}"
             ));
         }
-        Expect::Served | Expect::Fetched if !report.ok => wrong.push(reason.to_owned()),
-        Expect::Served => wrong.extend(served(report, replugged)),
+        Expect::Served { .. } | Expect::Fetched if !report.ok => wrong.push(reason.to_owned()),
+        Expect::Served { queues } => {
+            wrong.extend(served(report, replugged));
+            wrong.extend(spread(report, queues));
+        }
         Expect::Fetched => {
             let sum = report.fetch.as_ref().map(|fetched| &fetched.sha256);
             if !disk.files.iter().any(|f| Some(&f.sha256) == sum) {
@@ -383,6 +401,7 @@ mod tests {
     }
 
     const GOOD: &str = r#"RESULT {"bus":"xenbus","job":"tour","ok":true,"disks":[{"sectors":8,"sector_size":512,"sha256":"d"}]}"#;
+    const SERVED: Expect = Expect::Served { queues: 1 };
     const NO_DISK: &str = r#"RESULT {"bus":"vmbus 4.0","ok":false,"error":"no disk"}"#;
 
     #[test]
@@ -423,15 +442,31 @@ mod tests {
                 "RESULT {{\"ok\":{ok},\"error\":\"why\",\"traffic\":{{\"buffers_before\":3,\"buffers_after\":{after}}}}}"
             )
         };
-        assert_eq!(state(Expect::Served, &[&line(true, 3)]), State::Passed);
-        fails(Expect::Served, &[&line(true, 4)], "4 at the end");
-        fails(Expect::Served, &[&line(false, 3)], "why");
-        fails(
-            Expect::Served,
-            &["RESULT {\"ok\":true}"],
-            "tells of no traffic",
-        );
+        assert_eq!(state(SERVED, &[&line(true, 3)]), State::Passed);
+        fails(SERVED, &[&line(true, 4)], "4 at the end");
+        fails(SERVED, &[&line(false, 3)], "why");
+        fails(SERVED, &["RESULT {\"ok\":true}"], "tells of no traffic");
         fails(Expect::Fetched, &[&line(true, 3)], "not what was asked");
+    }
+
+    #[test]
+    fn several_queues_must_be_of_use() {
+        let line = |queues: &[[u64; 2]]| {
+            let each = queues
+                .iter()
+                .map(|[rx, tx]| format!("{{\"rx_frames\":{rx},\"tx_frames\":{tx}}}"));
+            let each: Vec<_> = each.collect();
+            format!(
+                "RESULT {{\"ok\":true,\"traffic\":{{\"queues\":[{}]}}}}",
+                each.join(",")
+            )
+        };
+        let two = Expect::Served { queues: 2 };
+        assert_eq!(state(two, &[&line(&[[5, 1], [2, 3]])]), State::Passed);
+        assert_eq!(state(SERVED, &[&line(&[[5, 1]])]), State::Passed);
+        fails(two, &[&line(&[[5, 1]])], "2 queue pairs");
+        fails(two, &[&line(&[[5, 1], [2, 0]])], "2 queue pairs");
+        fails(two, &[&line(&[[5, 1], [0, 2], [1, 1]])], "2 queue pairs");
     }
 
     #[test]

@@ -62,9 +62,21 @@ pub struct Traffic {
     pub buffers_after: u64,
     /// How often the interface was away and came back.
     pub replugs: u64,
+    /// What went over each queue pair.
+    pub queues: Vec<QueueTraffic>,
     /// The rest, whatever it is.
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What went over a queue pair.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QueueTraffic {
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
 }
 
 /// What the guest got from a web server.

@@ -85,7 +85,7 @@ impl Trial {
     /// A trial of the guest's web server, with the disk and a NIC on offer.
     pub fn of_server(host: Host, name: &'static str, plan: Plan, limit: Duration) -> Self {
         Self {
-            expect: Expect::Served,
+            expect: Expect::Served { queues: 1 },
             visit: Some(plan),
             ..Self::of_disk(host, name, "job=serve stop=1", limit)
         }

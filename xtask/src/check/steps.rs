@@ -79,6 +79,7 @@ pub fn code(record: &mut Record<'_>, quick: bool) {
                 cargo::run(command, &format!("cargo {}", args.join(" "))).into()
             });
         };
+    cargo::add_target(cargo::BARE);
     cargo_step(record, "formatting", &["fmt", "--all", "--check"], &[]);
     cargo_step(
         record,
@@ -295,7 +296,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The guest on a network: a client gets all files and then asks ten thousand times; the NIC is taken away under it
-/// and put back; and it gets a file itself.
+/// and put back; it gets a file itself; and it serves over several queue pairs.
 fn networked(host: Host) -> Vec<Trial> {
     let limit = Duration::from_secs(240);
     let load = Plan {
@@ -313,6 +314,18 @@ fn networked(host: Host) -> Vec<Trial> {
     // Over simulated hosts the suite does it.
     if host.is_real() {
         trials.push(Trial::of_server(host, "replug", replug, limit));
+    }
+    // QEMU's interface has one queue pair.
+    if [Host::Xen, Host::HyperV].contains(&host) {
+        let some = Plan {
+            requests: 500,
+            ..Plan::FILES
+        };
+        trials.push(Trial {
+            command_line: "job=serve stop=1 queues=4".into(),
+            expect: Expect::Served { queues: 4 },
+            ..Trial::of_server(host, "queues", some, limit)
+        });
     }
     trials
 }
