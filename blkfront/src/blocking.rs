@@ -1,7 +1,7 @@
 //! Blocking use: read and write ordinary slices.
 
+use crate::block::Block;
 use crate::limits::{Limits, SECTOR};
-use crate::queue::Block;
 use crate::request::{Completion, IoError, Op, Request, SubmitError, Tag};
 use core::fmt;
 use heapless::Deque;

@@ -1,7 +1,7 @@
 //! Async use, on any executor.
 
+use crate::block::Block;
 use crate::limits::Unit;
-use crate::queue::Block;
 use crate::request::{Completion, IoError, Request, SubmitError, Tag};
 use core::fmt;
 use core::future::Future;

@@ -24,6 +24,7 @@
 pub mod adapters;
 #[cfg(feature = "xen")]
 pub mod blkif;
+pub mod block;
 pub mod blocking;
 pub mod future;
 pub mod limits;
@@ -36,7 +37,8 @@ mod slots;
 pub mod storvsc;
 pub mod transport;
 
+pub use block::Block;
 pub use hypercall::shm::Buf;
 pub use limits::{Limits, SECTOR};
-pub use queue::{Block, Queue};
+pub use queue::Queue;
 pub use request::{Completion, IoError, Op, Request, SubmitError, Tag};

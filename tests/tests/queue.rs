@@ -2,8 +2,8 @@
 //! tell it.
 
 use blkfront::limits::Unit;
-use blkfront::queue::{Block, Queue};
 use blkfront::transport::{Answer, PushError, Says, Transport, Wire};
+use blkfront::{Block, Queue};
 use blkfront::{IoError, Limits, Op, Request, SubmitError, Tag};
 use hypercall::HostFault;
 use hypercall::shm::hosted::{Alone, Hosted, Ram, lend};

@@ -1,10 +1,10 @@
 //! [`block_device_driver`]'s [`BlockDevice`] over an [`AsyncQueue`]: several disks and tasks may use
 //! one queue at once.
 
+use crate::block::Block;
 use crate::blocking::DiskError;
 use crate::future::AsyncQueue;
 use crate::limits::SECTOR;
-use crate::queue::Block;
 use crate::request::{Request, SubmitError};
 use aligned::{A1, Aligned};
 use block_device_driver::{BlockDevice, blocks_to_slice, blocks_to_slice_mut};

@@ -1,8 +1,8 @@
 //! `embedded-sdmmc`'s [`BlockDevice`]: a disk of 512-byte blocks behind a shared reference.
 
+use crate::block::Block as Queue;
 use crate::blocking::{Disk, DiskError};
 use crate::limits::SECTOR;
-use crate::queue::Block as Queue;
 use crate::request::SubmitError;
 use core::cell::RefCell;
 use embedded_sdmmc_types::{Block, BlockCount, BlockDevice, BlockIdx};

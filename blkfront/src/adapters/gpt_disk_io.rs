@@ -1,8 +1,8 @@
 //! [`gpt_disk_io`]'s [`BlockIo`] for a [`Disk`]: its blocks are the disk's own sectors.
 
+use crate::block::Block;
 use crate::blocking::{Disk, DiskError};
 use crate::limits::SECTOR;
-use crate::queue::Block;
 use gpt_disk_io::BlockIo;
 use gpt_disk_io::gpt_disk_types::{BlockSize, Lba};
 
