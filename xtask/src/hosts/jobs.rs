@@ -88,11 +88,6 @@ fn pack(jobs: &[Job]) -> Tree {
 
 /// What a console line says to someone waiting, if anything.
 fn news(machine: &str, line: &Line) -> Option<String> {
-    if let Some(url) = line.text.strip_prefix(visit::OPEN) {
-        return Some(format!(
-            "{machine}: the guest serves at {url} (q and Enter end it)"
-        ));
-    }
     let words: Vec<&str> = line.text.strip_prefix("@@ ")?.split(' ').collect();
     match words.as_slice() {
         ["begin", name, _] => Some(format!("{machine}: {name}")),
