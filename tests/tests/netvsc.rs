@@ -4,8 +4,8 @@ use hypercall::bus::{Bus, BusEvent};
 use hypercall::{HostFault, Hypervisor};
 use netfront::netvsc::{Netvsc, nvsp::Version};
 use netfront::{
-    Config, Event, Ip, Mac, Net, NetQueue, Offloads, Protocol, ReserveError, RxChecksum, RxMeta,
-    Segmentation, SendError, Transport, Vlan,
+    Body, Config, Event, Ip, Mac, Net, NetQueue, Offloads, Protocol, ReserveError, RxChecksum,
+    RxMeta, Segmentation, SendError, Transport, TxFrame, Vlan,
 };
 use pv_tests::hyperv::netvsp::nvsp::version;
 use pv_tests::hyperv::netvsp::{Netvsp, NetvspConfig, TableForm};
@@ -379,6 +379,36 @@ fn jumbo_frames_are_asked_for() {
         bench.toward_guest(&bytes);
         bench.sim.settle();
         assert_eq!(bench.receive().unwrap().0.len(), 9014);
+    });
+}
+
+#[test]
+fn a_long_frame_with_a_gap_between_its_pages_comes_back() {
+    let mut config = config();
+    config.mtu = 9000;
+    run(NetvspConfig::default(), config, |bench| {
+        let queue = bench.net.queue(0).unwrap();
+        for (cut, alone) in [(0, 9014), (4000, 9014), (0, 9013), (5000, 9000)] {
+            let mut frame = queue.tx_reserve(7000).unwrap();
+            frame.truncate(7000 - cut);
+            let (mut body, _) = frame.into_parts();
+            let (more, _) = queue.tx_reserve(alone).unwrap().into_parts();
+            let (Body::Buf(buf), Body::Buf(more)) = (&mut body, more) else {
+                panic!("they are too long for a section");
+            };
+            buf.append(more).unwrap();
+            let mut frame = TxFrame::new(body, 96).unwrap();
+            frame.truncate(9014);
+            let len = frame.len();
+            let (why, frame) = queue.send(frame).unwrap_err();
+            assert_eq!((why, frame.len()), (SendError::BadLength, len));
+        }
+        // The half-written packets are overwritten.
+        let bytes = pattern(9014, 5);
+        bench.send(&bytes);
+        let sent = bench.sent();
+        assert!(sent.len() == 1 && sent[0].bytes == bytes);
+        assert_eq!(bench.net.buffers_out(), 0);
     });
 }
 

@@ -3,10 +3,10 @@
 use super::pieces::Pieces;
 use super::pool::Pool;
 use super::records::{Link, Meta, NONE, Records};
+use super::segments::{OneRange, Segment, Segments};
 use super::{OutOfSpan, PAGE_SIZE, Span};
 use crate::platform::Platform;
 use core::fmt;
-use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
@@ -52,17 +52,6 @@ impl fmt::Display for AppendError {
 }
 
 impl core::error::Error for AppendError {}
-
-/// A buffer's bytes in one page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
-    /// What names the page to the host: grant reference or frame number.
-    pub token: u64,
-    /// Where the bytes start in the page, in bytes.
-    pub offset: u16,
-    /// How many bytes; `offset + len <= 4096`.
-    pub len: u16,
-}
 
 impl Buf {
     /// A buffer of one page that holds the `len` bytes from byte `offset` of it on.
@@ -114,16 +103,40 @@ impl Buf {
         unsafe { *self.records().meta(page).as_ref().link.get() = link };
     }
 
-    /// Adds a page that holds `len` bytes behind page `tail`.
+    /// A buffer of `count` whole pages from `first` on, of which the first page does not know yet.
     ///
     /// # Safety
-    /// `page` was just claimed for this buffer, and `tail` is its last page.
-    pub(super) unsafe fn push(&mut self, tail: u16, page: u16, len: u16) {
-        self.set_link(tail, self.link(tail).with_next(page));
-        self.set_link(page, Link::alone(len));
-        let first = self.first_link();
-        self.set_first(first.with_pages(first.pages().wrapping_add(1)));
-        self.set_len(self.bytes().wrapping_add(u32::from(len)));
+    /// The pages are the caller's, who passes them on; `count` is not 0.
+    pub(super) unsafe fn row(records: Records, first: u16, count: u16) -> Self {
+        let last = first.wrapping_add(count.wrapping_sub(1));
+        for page in first..last {
+            // SAFETY: the caller's promise: the page is one of the pool's, and nobody else's.
+            let meta = unsafe { records.meta(page).as_ref() };
+            let link = Link::WHOLE.with_next(page.wrapping_add(1));
+            // SAFETY: as above.
+            unsafe { *meta.link.get() = link };
+        }
+        // SAFETY: as above.
+        let (head, tail) = unsafe { (records.meta(first), records.meta(last).as_ref()) };
+        // SAFETY: as above.
+        unsafe { *tail.link.get() = Link::WHOLE };
+        Self { head }
+    }
+
+    /// Joins a row of pages behind page `tail`, which is the last.
+    pub(super) fn push_row(&mut self, tail: u16, row: Buf) {
+        let row = ManuallyDrop::new(row);
+        self.set_link(tail, self.link(tail).with_next(row.first().index()));
+    }
+
+    /// Lets the first page know how much there is, and cuts off what `len` bytes leave of page
+    /// `last`, which is the last of `pages` whole ones.
+    pub(super) fn set_whole(&mut self, last: u16, pages: u16, len: u32) {
+        let before = u32::from(pages.wrapping_sub(1)).wrapping_mul(PAGE_SIZE as u32);
+        let here = len.wrapping_sub(before) as u16;
+        self.set_link(last, self.link(last).with_bytes(0, here));
+        self.set_first(self.first_link().with_pages(pages));
+        self.set_len(len);
     }
 
     #[inline(always)]
@@ -190,11 +203,14 @@ impl Buf {
     /// The pieces, a page each, in order.
     #[inline(always)]
     pub fn segments(&self) -> Segments<'_> {
-        Segments {
-            records: self.records(),
-            next: self.first().index(),
-            life: PhantomData,
-        }
+        Segments::new(self.first())
+    }
+
+    /// What names its pages to the host, in order, as long as its bytes are one range of memory to
+    /// someone who knows the pages by these: see [`OneRange`].
+    #[inline(always)]
+    pub fn one_range(&self) -> OneRange<'_> {
+        OneRange::new(self.segments())
     }
 
     /// Shortens to `len` bytes, keeping the pages; does nothing when it is not longer.
@@ -359,67 +375,10 @@ impl Drop for Buf {
     #[inline]
     fn drop(&mut self) {
         if self.first_link().next() != NONE {
-            // SAFETY: the page is this buffer's, which is going.
-            unsafe { give_back_linked(self.head) };
+            // SAFETY: the pages are this buffer's, which is going.
+            unsafe { self.first().give_back_linked() };
         }
         // SAFETY: as above; what was linked to it is gone.
         unsafe { Meta::give_back(self.head) };
-    }
-}
-
-/// Gives back the pages that are linked to one.
-///
-/// # Safety
-/// The pages are the caller's, who uses them no more.
-#[cold]
-unsafe fn give_back_linked(first: NonNull<Meta>) {
-    // SAFETY: the caller's promise; a link is read before its page is given back, and the first
-    // page, which stays the caller's, keeps the records.
-    unsafe {
-        let records = first.as_ref().records();
-        let mut next = (*first.as_ref().link.get()).next();
-        while next != NONE {
-            let page = records.meta(next);
-            next = (*page.as_ref().link.get()).next();
-            Meta::give_back(page);
-        }
-    }
-}
-
-/// Iterates over a buffer's pieces; pieces of no bytes are passed over.
-#[derive(Clone, Copy)]
-pub struct Segments<'a> {
-    records: Records,
-    next: u16,
-    life: PhantomData<&'a Buf>,
-}
-
-impl fmt::Debug for Segments<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(*self).finish()
-    }
-}
-
-impl Iterator for Segments<'_> {
-    type Item = Segment;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Segment> {
-        while self.next != NONE {
-            // SAFETY: the page is the borrowed buffer's; links change only through `&mut Buf`, which the borrow excludes.
-            let (token, link) = unsafe {
-                let meta = self.records.meta(self.next).as_ref();
-                (meta.token(), *meta.link.get())
-            };
-            self.next = link.next();
-            if link.len() != 0 {
-                return Some(Segment {
-                    token,
-                    offset: link.offset(),
-                    len: link.len(),
-                });
-            }
-        }
-        None
     }
 }

@@ -114,22 +114,34 @@ impl<P: Platform> Pool<P> {
         if len > self.pages().wrapping_mul(PAGE_SIZE) {
             return None;
         }
-        let records = self.records;
-        let mut rest = len.saturating_sub(PAGE_SIZE);
-        // SAFETY: this is the pool.
-        let first = unsafe { records.claim() }?;
-        // SAFETY: the page was just claimed.
-        let mut buf = unsafe { Buf::placed(records.meta(first), 0, len.wrapping_sub(rest) as u16) };
-        let mut tail = first;
-        while rest != 0 {
-            // SAFETY: this is the pool.
-            let page = unsafe { records.claim() }?;
-            let here = rest.min(PAGE_SIZE);
-            // SAFETY: the page was just claimed for this buffer, whose last page is `tail`.
-            unsafe { buf.push(tail, page, here as u16) };
-            tail = page;
-            rest = rest.wrapping_sub(here);
+        if len > PAGE_SIZE {
+            return self.alloc_rows(len);
         }
+        // SAFETY: this is the pool.
+        let page = unsafe { self.records.claim() }?;
+        // SAFETY: the page was just claimed.
+        Some(unsafe { Buf::placed(self.records.meta(page), 0, len as u16) })
+    }
+
+    /// A buffer of several pages, not more than there are: rows of them, as long as they are found.
+    fn alloc_rows(&self, len: usize) -> Option<Buf> {
+        let records = self.records;
+        // SAFETY: this is the pool.
+        let claim = |most| unsafe { records.claim_row(most) };
+        let pages = len.div_ceil(PAGE_SIZE);
+        let (first, count) = claim(pages)?;
+        // SAFETY: the pages were just claimed.
+        let mut buf = unsafe { Buf::row(records, first, count) };
+        let mut missing = pages.wrapping_sub(count.into());
+        let mut last = first.wrapping_add(count).wrapping_sub(1);
+        while missing != 0 {
+            let (first, count) = claim(missing)?;
+            // SAFETY: as above.
+            buf.push_row(last, unsafe { Buf::row(records, first, count) });
+            missing = missing.wrapping_sub(count.into());
+            last = first.wrapping_add(count).wrapping_sub(1);
+        }
+        buf.set_whole(last, pages as u16, len as u32);
         Some(buf)
     }
 

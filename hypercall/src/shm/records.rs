@@ -48,6 +48,13 @@ impl Link {
         Self(Self::alone(len).0 | (offset as u64) << 16)
     }
 
+    /// Whether the buffer has all bytes of the page.
+    #[inline(always)]
+    pub(super) fn is_whole_page(self) -> bool {
+        const PLACE: u64 = 0xffff_0000_ffff_0000;
+        self.0 & PLACE == Self::WHOLE.0 & PLACE
+    }
+
     /// The next page of the buffer, or [`NONE`].
     #[inline(always)]
     pub(super) fn next(self) -> u16 {
@@ -321,6 +328,33 @@ impl Records {
         Some(base.wrapping_add(page))
     }
 
+    /// Takes free pages that follow each other, at most `most` of them, which is not 0, and as many
+    /// as some word has in a row: the first, and how many.
+    ///
+    /// # Safety
+    /// As for [`header`](Self::header).
+    pub(super) unsafe fn claim_row(self, most: usize) -> Option<(u16, u16)> {
+        let take = |word: &AtomicU64| {
+            let mut free = word.load(Ordering::Relaxed);
+            while free != 0 {
+                let first = free.trailing_zeros();
+                let row = (free >> first).trailing_ones().min(most as u32);
+                let pages = (u64::MAX >> 64u32.wrapping_sub(row)) << first;
+                let rest = free & !pages;
+                // All of them or none: nobody sees pages missing that go back at once.
+                let (got, lost) = (Ordering::Acquire, Ordering::Relaxed);
+                match word.compare_exchange_weak(free, rest, got, lost) {
+                    Ok(_) => return Some((first as u16, row as u16)),
+                    Err(now) => free = now,
+                }
+            }
+            None
+        };
+        // SAFETY: the caller's promise.
+        let (base, (first, row)) = unsafe { self.find(take) }?;
+        Some((base.wrapping_add(first), row))
+    }
+
     /// Takes all free pages of some word: the first page they are counted from, and a bit for each.
     ///
     /// # Safety
@@ -332,6 +366,18 @@ impl Records {
         };
         // SAFETY: the caller's promise.
         unsafe { self.find(take) }
+    }
+
+    /// Gives back the pages whose bits these are, in the word that is so many bytes from here. The
+    /// records may be gone afterwards.
+    ///
+    /// # Safety
+    /// The caller owns the pages and uses them no more; `word` is that of a page.
+    #[inline(always)]
+    unsafe fn give_back(self, word: u16, bits: u64) {
+        // SAFETY: the caller's promise: `word` is where a word of the bits is.
+        let word: &AtomicU64 = unsafe { self.0.byte_add(word.into()).cast().as_ref() };
+        word.fetch_or(bits, Ordering::Release);
     }
 
     /// The record of a page, from which those of other pages are reached.
@@ -381,18 +427,43 @@ impl Meta {
     /// The caller owns the page and uses it no more, and `at` is its record.
     #[inline(always)]
     pub(super) unsafe fn give_back(at: NonNull<Self>) {
-        // SAFETY: the page is owned until its bit is set.
-        let (records, word, bit) = unsafe {
+        // SAFETY: the page is owned until its bit is set, in its word.
+        unsafe {
             let meta = at.as_ref();
-            (
-                meta.records,
-                meta.word,
-                1u64.wrapping_shl(meta.index.into()),
-            )
-        };
-        // SAFETY: `word` is where a word of the bits is.
-        let word: &AtomicU64 = unsafe { records.0.byte_add(word.into()).cast().as_ref() };
-        word.fetch_or(bit, Ordering::Release);
+            meta.records.give_back(meta.word, meta.bit());
+        }
+    }
+
+    /// Its bit in its word.
+    #[inline(always)]
+    fn bit(&self) -> u64 {
+        1u64.wrapping_shl(self.index.into())
+    }
+
+    /// Gives back the pages that are linked to this one, a word's at a time. This one stays the
+    /// caller's, and keeps the records.
+    ///
+    /// # Safety
+    /// They are the caller's, who uses them no more.
+    #[cold]
+    pub(super) unsafe fn give_back_linked(&self) {
+        let records = self.records;
+        let (mut word, mut bits) = (self.word, 0);
+        // SAFETY: the caller's promise; what is linked is owned until its bit is set, and its link
+        // is read before.
+        unsafe {
+            let mut next = (*self.link.get()).next();
+            while next != NONE {
+                let meta = records.meta(next).as_ref();
+                if meta.word != word {
+                    records.give_back(word, bits);
+                    (word, bits) = (meta.word, 0);
+                }
+                bits |= meta.bit();
+                next = (*meta.link.get()).next();
+            }
+            records.give_back(word, bits);
+        }
     }
 
     /// The same of a page that was withdrawn from the host.
@@ -406,8 +477,7 @@ impl Meta {
             let meta = at.as_ref();
             let words = meta.records.header().words;
             let word = words.wrapping_add((meta.index >> 6).into());
-            let bit = 1u64.wrapping_shl(meta.index.into());
-            (meta.records.word(word), bit)
+            (meta.records.word(word), meta.bit())
         };
         word.fetch_or(bit, Ordering::Release);
     }

@@ -167,8 +167,8 @@ impl Tickets {
 
     /// A ticket's place in the run, if it is one of this owner's.
     #[inline(always)]
-    fn global(&self, index: u16) -> Option<u16> {
-        (index < self.count).then(|| self.first.wrapping_add(index))
+    fn global(&self, index: u32) -> Option<u16> {
+        (index < self.count.into()).then(|| self.first.wrapping_add(index as u16))
     }
 
     /// Which tickets of a block there are.
@@ -336,9 +336,10 @@ impl Tickets {
         Ok(())
     }
 
-    /// Closes a section that is held under this word; false when there is none.
+    /// Closes a section that is held under this word; false when there is none. The index is
+    /// whatever the host says.
     #[inline(always)]
-    pub fn release(&mut self, index: u16, word: u64) -> bool {
+    pub fn release(&mut self, index: u32, word: u64) -> bool {
         let Some(ticket) = self.global(index) else {
             return false;
         };
@@ -393,7 +394,7 @@ impl Tickets {
     /// bytes are not inside.
     #[inline]
     pub fn open(&mut self, index: u16, offset: u32, len: u32) -> Option<Section> {
-        let ticket = self.global(index)?;
+        let ticket = self.global(index.into())?;
         if !self.header().holds(offset, len) {
             return None;
         }

@@ -107,6 +107,29 @@ impl<'a> Words<'a> {
         Ok(())
     }
 
+    /// Copies words in, `count` of them or as many as there are, one after another; returns how
+    /// many.
+    ///
+    /// # Errors
+    /// [`OutOfSpan`] when there is no place for `count`; nothing is copied then.
+    #[inline(always)]
+    pub fn write_each(
+        self,
+        index: usize,
+        count: usize,
+        words: impl Iterator<Item = u64>,
+    ) -> Result<usize, OutOfSpan> {
+        let at = self.check(index, count)?;
+        let mut written = 0usize;
+        for word in words.take(count) {
+            // SAFETY: fewer than `count` were written, and `check` vouches for so many; as in
+            // `load`.
+            unsafe { AtomicU64::from_ptr(at.add(written).as_ptr()) }.store(word, Ordering::Relaxed);
+            written = written.wrapping_add(1);
+        }
+        Ok(written)
+    }
+
     /// Copies words out; all or none.
     ///
     /// # Errors

@@ -146,9 +146,10 @@ impl Wanted {
         }
     }
 
-    /// Kinds and values.
-    pub(super) fn pieces(&self) -> &[(u32, u32)] {
-        self.pieces.get(..self.count).unwrap_or_default()
+    /// Kinds and values, and how many there are.
+    #[inline]
+    pub(super) fn pieces(&self) -> ([(u32, u32); 2], u32) {
+        (self.pieces, self.count as u32)
     }
 }
 

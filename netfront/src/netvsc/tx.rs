@@ -9,7 +9,7 @@
 //! range, and the caller writes the bytes where the host reads them.
 
 use super::nvsp::{self, kind};
-use super::pieces::{Cut, Wanted};
+use super::pieces::Wanted;
 use super::rndis;
 use crate::capabilities::Capabilities;
 use crate::frame::{Body, TxFrame};
@@ -33,9 +33,6 @@ const LONG_ID: u32 = 1 << 16;
 
 /// Bytes that a frame has at least.
 const SHORTEST: u32 = crate::ETHERNET_HEADER as u32;
-
-/// Words of 4 bytes of the header, as many as there may be.
-const HEADER_WORDS: usize = HEADROOM as usize / 4;
 
 /// The sending half of a queue.
 #[derive(Debug)]
@@ -164,7 +161,7 @@ impl<P: Platform> Transmit<P> {
             return Err(section);
         };
         tickets.hold(section, |index, section| {
-            write_header(section.span().start()?, len);
+            write_header(section.span().start::<48>()?, len);
             let id = id_of(self.frames, index.into());
             let bytes = u64::from(len).wrapping_add(HEADROOM.into());
             let number = self.first_section.wrapping_add(index.into());
@@ -180,18 +177,6 @@ impl<P: Platform> Transmit<P> {
         Ok(len)
     }
 
-    /// Keeps a frame in a section of this queue's until the host is done with it.
-    fn keep(&mut self, frame: TxFrame, id: NonZeroU64) {
-        let (body, _) = frame.into_parts();
-        if let Body::Section(section) = body
-            && let Some(tickets) = &mut self.tickets
-        {
-            // It is one of these, or it would not have been sent.
-            let _ = tickets.hold(section, |_, _| Some(id));
-        }
-        self.frames = self.frames.wrapping_add(1);
-    }
-
     /// Puts a frame into the ring.
     #[inline(never)]
     pub(super) fn send<G: Gate>(
@@ -200,132 +185,131 @@ impl<P: Platform> Transmit<P> {
         capabilities: &Capabilities,
         frame: TxFrame,
     ) -> Result<(), (SendError, TxFrame)> {
-        if frame.headroom() != HEADROOM {
-            return Err((SendError::OtherQueue, frame));
+        match self.put(channel, capabilities, &frame) {
+            Ok(id) => {
+                self.keep(frame, id);
+                Ok(())
+            }
+            Err(why) => Err((why, frame)),
         }
-        self.send_any(channel, capabilities, frame)
     }
 
-    /// The number of a section of this queue's that was not moved about.
-    fn number(&self, section: &Section) -> Option<u32> {
-        let index = self.tickets.as_ref()?.index(section)?;
-        let number = self.first_section.wrapping_add(index.into());
-        section.is_uncut().then_some(number)
-    }
-
-    fn send_section<G: Gate>(
-        &mut self,
-        channel: &mut Channel<'_, '_, P, G>,
-        number: u32,
-        frame: TxFrame,
-        cut: Option<Cut>,
-    ) -> Result<(), (SendError, TxFrame)> {
-        let id = self.next_id(number.wrapping_sub(self.first_section));
-        let bytes = frame.body().len() as u64;
-        let message = [SEND_DATA, u64::from(number) | bytes << 32, 0, 0, 0];
-        if let Err(why) = self.put(channel, id.get(), &message) {
-            return Err((why, frame));
+    /// Keeps a frame whose packet is in the ring until the host is done with it.
+    fn keep(&mut self, frame: TxFrame, id: NonZeroU64) {
+        let (body, _) = frame.into_parts();
+        // It is one of these, or it would not have been sent.
+        match body {
+            Body::Section(section) => {
+                if let Some(tickets) = &mut self.tickets {
+                    let _ = tickets.hold(section, |_, _| Some(id));
+                }
+            }
+            Body::Buf(buf) => {
+                let place = self.free_place();
+                if let Some(slot) = self.long.get_mut(place) {
+                    *slot = Some((id.get(), buf));
+                }
+                self.free &= self.free.wrapping_sub(1);
+            }
+            Body::Piece(_) => {}
         }
-        edit(frame.body(), cut);
-        self.keep(frame, id);
-        Ok(())
+        self.frames = self.frames.wrapping_add(1);
     }
 
+    /// The place that the next long frame gets; none when all are taken.
+    fn free_place(&self) -> usize {
+        self.free.trailing_zeros() as usize
+    }
+
+    /// Writes a frame's header and its packet, whose id it returns.
     fn put<G: Gate>(
         &self,
         channel: &mut Channel<'_, '_, P, G>,
-        id: u64,
-        message: &[u64; nvsp::WORDS],
-    ) -> Result<(), SendError> {
-        let [a, b, c, d, _] = *message;
-        let sent = if self.long_messages {
-            channel.send(Outgoing::in_band(id, message).ask_completion())
-        } else {
-            channel.send(Outgoing::in_band(id, &[a, b, c, d]).ask_completion())
-        };
-        sent.map_err(refusal)
-    }
-
-    /// The id of the next packet, whose memory has this number; never 0. Packets that had the same
-    /// memory are told apart by it.
-    fn next_id(&self, place: u32) -> NonZeroU64 {
-        id_of(self.frames, place)
-    }
-
-    fn send_any<G: Gate>(
-        &mut self,
-        channel: &mut Channel<'_, '_, P, G>,
         capabilities: &Capabilities,
-        frame: TxFrame,
-    ) -> Result<(), (SendError, TxFrame)> {
-        let len = frame.len();
-        let wanted = head(frame.body())
-            .ok_or(SendError::BadLength)
-            .and_then(|head| {
-                let wanted = Wanted::new(&frame.meta, capabilities, head, len)?;
-                let most = match wanted.cut {
-                    Some(_) => capabilities.max_segmented,
-                    None if wanted.tagged => self.longest.wrapping_add(4),
-                    None => self.longest,
-                };
-                if len > most as usize {
-                    return Err(SendError::BadLength);
-                }
-                let header = full_header(len as u32, wanted.pieces());
-                let written = head.write(0, &header);
-                written.map(|()| wanted).map_err(|_| SendError::BadLength)
-            });
-        match (wanted, frame.body()) {
-            (Err(why), _) => Err((why, frame)),
-            (Ok(wanted), Body::Section(section)) => match self.number(section) {
-                Some(number) => self.send_section(channel, number, frame, wanted.cut),
-                None => Err((SendError::OtherQueue, frame)),
-            },
-            (Ok(_), Body::Piece(_)) => Err((SendError::OtherQueue, frame)),
-            (Ok(_), Body::Buf(buf)) if !buf.is_from(&self.pool) => {
-                Err((SendError::OtherQueue, frame))
-            }
-            (Ok(_), Body::Buf(buf)) if !is_one_range(buf) => Err((SendError::BadLength, frame)),
-            (Ok(wanted), Body::Buf(_)) => self.send_long(channel, frame, wanted.cut),
+        frame: &TxFrame,
+    ) -> Result<NonZeroU64, SendError> {
+        if frame.headroom() != HEADROOM {
+            return Err(SendError::OtherQueue);
         }
+        let len = frame.len();
+        let head = head(frame.body()).ok_or(SendError::BadLength)?;
+        let wanted = Wanted::new(&frame.meta, capabilities, head, len)?;
+        let most = match wanted.cut {
+            Some(_) => capabilities.max_segmented,
+            None if wanted.tagged => self.longest.wrapping_add(4),
+            None => self.longest,
+        };
+        if len > most as usize {
+            return Err(SendError::BadLength);
+        }
+        let start = head.start().ok_or(SendError::BadLength)?;
+        write_full_header(start, len as u32, &wanted);
+        let id = match frame.body() {
+            Body::Section(section) => self.put_section(channel, section)?,
+            Body::Buf(buf) if buf.is_from(&self.pool) => self.put_pages(channel, buf)?,
+            Body::Buf(_) | Body::Piece(_) => return Err(SendError::OtherQueue),
+        };
+        // The host looks at the headers only when their packet is published.
+        if let Some(cut) = wanted.cut {
+            // They were looked at there before.
+            let _ = cut.edit(head);
+        }
+        Ok(id)
     }
 
-    fn send_long<G: Gate>(
-        &mut self,
+    fn put_section<G: Gate>(
+        &self,
         channel: &mut Channel<'_, '_, P, G>,
-        frame: TxFrame,
-        cut: Option<Cut>,
-    ) -> Result<(), (SendError, TxFrame)> {
-        let Body::Buf(buf) = frame.body() else {
-            return Err((SendError::OtherQueue, frame));
+        section: &Section,
+    ) -> Result<NonZeroU64, SendError> {
+        let index = self.tickets.as_ref().and_then(|all| all.index(section));
+        let (Some(index), true) = (index, section.is_uncut()) else {
+            return Err(SendError::OtherQueue);
         };
-        if self.free == 0 {
-            return Err((SendError::Full, frame));
-        }
-        let place = self.free.trailing_zeros();
-        let id = self.next_id(place | LONG_ID).get();
-        let offset = buf.segments().next().map_or(0, |s| s.offset).into();
-        let bytes = buf.len() as u32;
-        let frames = buf.segments().map(|segment| segment.token);
-        const MESSAGE: [u64; nvsp::WORDS] = [SEND_DATA, nvsp::NO_SECTION as u64, 0, 0, 0];
-        let [a, b, c, d, _] = MESSAGE;
+        let id = id_of(self.frames, index.into());
+        let number = self.first_section.wrapping_add(index.into());
+        let bytes = section.len() as u64;
+        let message = [SEND_DATA, u64::from(number) | bytes << 32, 0, 0, 0];
+        let [a, b, c, d, _] = message;
         let sent = if self.long_messages {
-            channel.send(Outgoing::gpa_direct(id, &MESSAGE, offset, bytes, frames))
+            channel.send(Outgoing::in_band(id.get(), &message).ask_completion())
         } else {
-            let message = [a, b, c, d];
-            channel.send(Outgoing::gpa_direct(id, &message, offset, bytes, frames))
+            channel.send(Outgoing::in_band(id.get(), &[a, b, c, d]).ask_completion())
         };
-        if let Err(why) = sent {
-            return Err((refusal(why), frame));
+        sent.map(|()| id).map_err(refusal)
+    }
+
+    fn put_pages<G: Gate>(
+        &self,
+        channel: &mut Channel<'_, '_, P, G>,
+        buf: &Buf,
+    ) -> Result<NonZeroU64, SendError> {
+        if self.free == 0 {
+            return Err(SendError::Full);
         }
-        edit(frame.body(), cut);
-        let (body, _) = frame.into_parts();
-        if let (Body::Buf(buf), Some(slot)) = (body, self.long.get_mut(place as usize)) {
-            *slot = Some((id, buf));
-        }
-        self.free &= self.free.wrapping_sub(1);
-        self.frames = self.frames.wrapping_add(1);
-        Ok(())
+        let id = id_of(self.frames, self.free_place() as u32 | LONG_ID);
+        let offset = buf.segments().next().map_or(0, |s| s.offset).into();
+        let (bytes, frames) = (buf.len() as u32, buf.one_range());
+        const MESSAGE: [u64; nvsp::WORDS] = [SEND_DATA, nvsp::NO_SECTION as u64, 0, 0, 0];
+        const SHORT: [u64; 4] = [SEND_DATA, nvsp::NO_SECTION as u64, 0, 0];
+        let sent = if self.long_messages {
+            channel.send(Outgoing::gpa_direct(
+                id.get(),
+                &MESSAGE,
+                offset,
+                bytes,
+                frames,
+            ))
+        } else {
+            channel.send(Outgoing::gpa_direct(
+                id.get(),
+                &SHORT,
+                offset,
+                bytes,
+                frames,
+            ))
+        };
+        sent.map(|()| id).map_err(refusal)
     }
 
     /// Takes note that the host is done with a packet; false if it has none by that id.
@@ -333,11 +317,10 @@ impl<P: Platform> Transmit<P> {
     pub(super) fn complete(&mut self, id: u64) -> bool {
         let place = (id as u32).wrapping_sub(1);
         if let Some(tickets) = &mut self.tickets
-            && place < u32::from(tickets.count())
+            && tickets.release(place, id)
         {
-            let known = tickets.release(place as u16, id);
-            self.done = self.done.wrapping_add(known.into());
-            return known;
+            self.done = self.done.wrapping_add(1);
+            return true;
         }
         self.complete_long(id, place ^ LONG_ID)
     }
@@ -382,7 +365,8 @@ fn refusal(why: vmbus::SendError) -> SendError {
     match why {
         vmbus::SendError::Full => SendError::Full,
         vmbus::SendError::Fault(fault) => SendError::Failed(fault),
-        vmbus::SendError::TooLarge => SendError::BadLength,
+        // Its pages are too many, or there is a gap between them.
+        vmbus::SendError::TooLarge | vmbus::SendError::BadRange => SendError::BadLength,
         _ => SendError::Failed(HostFault::RingIndex),
     }
 }
@@ -392,55 +376,31 @@ const DATA_OFFSET: u32 = HEADROOM as u32 - 8;
 
 /// Writes the header of a frame of `len` bytes about which nothing is said, and four bytes more.
 #[inline(always)]
-fn write_header(head: Start<'_, 48>, len: u32) {
-    let (len, total) = (u64::from(len), u64::from(len).wrapping_add(HEADROOM.into()));
-    head.put::<0>(rndis::kind::PACKET as u64 | total << 32);
-    head.put::<8>(DATA_OFFSET as u64 | len << 32);
+fn write_header<const N: usize>(head: Start<'_, N>, len: u32) {
+    const KIND: u64 = rndis::kind::PACKET as u64 | (HEADROOM as u64) << 32;
+    let len = u64::from(len) << 32;
+    head.put::<0>(KIND.wrapping_add(len));
+    head.put::<8>(DATA_OFFSET as u64 | len);
     head.put::<16>(0);
     head.put::<24>(0);
     head.put::<32>(0);
     head.put::<40>(0);
 }
 
-/// The header of a frame of `len` bytes, with pieces of information: kinds and values.
-fn full_header(len: u32, pieces: &[(u32, u32)]) -> [u32; HEADER_WORDS] {
-    let mut words = [0; HEADER_WORDS];
-    let bytes = (pieces.len() as u32).wrapping_mul(16);
-    let total = len.wrapping_add(HEADROOM.into());
-    let offset = if bytes == 0 {
-        0
-    } else {
-        const { rndis::PACKET_BYTES - 8 }
-    };
-    let fixed = [
-        rndis::kind::PACKET,
-        total,
-        DATA_OFFSET,
-        len,
-        0,
-        0,
-        0,
-        offset,
-        bytes,
-        0,
-        0,
-    ];
-    let pieces = pieces
-        .iter()
-        .flat_map(|(kind, value)| [16, *kind, 12, *value]);
-    for (to, from) in words.iter_mut().zip(fixed.into_iter().chain(pieces)) {
-        *to = from;
-    }
-    words
-}
-
-/// Makes a frame's headers what the host wants of one that it is to cut. The host looks at them
-/// only when their packet is published.
-#[inline(always)]
-fn edit(body: &Body, cut: Option<Cut>) {
-    if let (Some(cut), Some(head)) = (cut, head(body)) {
-        // It was looked at there before.
-        let _ = cut.edit(head);
+/// Writes the header of a frame of `len` bytes with what is said of it; what is behind it is part
+/// of the gap.
+fn write_full_header(head: Start<'_, { HEADROOM as usize }>, len: u32, wanted: &Wanted) {
+    write_header(head, len);
+    let ([(a_kind, a), (b_kind, b)], count) = wanted.pieces();
+    if count != 0 {
+        // A piece: bytes in all, kind, where the value is, value.
+        head.put::<24>(const { (rndis::PACKET_BYTES as u64 - 8) << 32 });
+        head.put::<32>(u64::from(count.wrapping_mul(16)));
+        head.put::<40>(16 << 32);
+        head.put::<48>(u64::from(a_kind) | 12 << 32);
+        head.put::<56>(u64::from(a) | 16 << 32);
+        head.put::<64>(u64::from(b_kind) | 12 << 32);
+        head.put::<72>(b.into());
     }
 }
 
@@ -452,18 +412,4 @@ fn head(body: &Body) -> Option<Span<'_>> {
         Body::Piece(piece) => Some(piece.span()),
         Body::Buf(buf) => buf.head(),
     }
-}
-
-/// Whether the pieces of a buffer follow each other page by page.
-fn is_one_range(buf: &Buf) -> bool {
-    let mut segments = buf.segments().peekable();
-    let mut first = true;
-    while let Some(segment) = segments.next() {
-        let end = segment.offset.wrapping_add(segment.len);
-        if (!first && segment.offset != 0) || (segments.peek().is_some() && end != 4096) {
-            return false;
-        }
-        first = false;
-    }
-    !first
 }

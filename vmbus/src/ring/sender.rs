@@ -475,15 +475,14 @@ where
     let mut payload_at = 2;
     match packet.range {
         None => whole.write(0, &[first, packet.transaction_id])?,
-        Some(mut range) => {
+        Some(range) => {
             let head = [first, packet.transaction_id, ONE_RANGE, range_word(&range)];
             whole.write(0, &head)?;
-            payload_at = 4;
-            for _ in 0..pages {
-                let frame = range.frames.next().ok_or(SendError::BadRange)?;
-                whole.store(payload_at, frame)?;
-                payload_at = payload_at.wrapping_add(1);
+            let pages = pages as usize;
+            if whole.write_each(4, pages, range.frames)? != pages {
+                return Err(SendError::BadRange);
             }
+            payload_at = pages.wrapping_add(4);
         }
     }
     whole.write(payload_at, packet.payload)?;

@@ -110,6 +110,23 @@ fn words_are_words() {
 }
 
 #[test]
+fn words_are_written_one_after_another() {
+    let platform = platform(1);
+    let run = lent(&platform, 1, None);
+    let words = run.words();
+    let last = words.count() - 3;
+    assert_eq!(words.write_each(last, 4, 1..), Err(OutOfSpan));
+    assert_eq!(words.load(last), Ok(0));
+    assert_eq!(words.write_each(last, 3, 1..), Ok(3));
+    assert_eq!(words.write_each(last - 2, 4, 7..9), Ok(2));
+    assert_eq!(words.write_each(0, 0, 1..), Ok(0));
+    let mut there = [0; 5];
+    words.read(last - 2, &mut there).unwrap();
+    assert_eq!(there, [7, 8, 1, 2, 3]);
+    assert_eq!(words.load(0), Ok(0));
+}
+
+#[test]
 fn slots_wrap_and_parts_stay_inside() {
     let platform = platform(1);
     let run = Pages::alloc(&platform, 1).unwrap();

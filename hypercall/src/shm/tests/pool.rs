@@ -228,6 +228,72 @@ fn more_than_a_word_of_pages() {
 }
 
 #[test]
+fn rows_of_pages_are_taken_around_those_that_are_not_free() {
+    let platform = platform(200);
+    let pool = pool(&platform, 130);
+    // Free are 0, 2 to 4, 62 to 65, and 129.
+    let free = [0, 2, 3, 4, 62, 63, 64, 65, 129];
+    let mut all: Vec<_> = (0..130).map(|_| pool.alloc(1)).collect();
+    for page in free {
+        all[page] = None;
+    }
+    assert!(pool.alloc(9 * PAGE_SIZE + 1).is_none());
+    assert_eq!(pool.free_pages(), 9);
+    for len in [2 * PAGE_SIZE, 9 * PAGE_SIZE, 8 * PAGE_SIZE + 1] {
+        let mut buf = pool.alloc(len).unwrap();
+        assert_eq!((buf.len(), buf.pages()), (len, len.div_ceil(PAGE_SIZE)));
+        let pattern: Vec<u8> = (0..len).map(|i| (i / 7 % 251) as u8).collect();
+        buf.write_at(0, &pattern).unwrap();
+        assert!(bytes(&buf) == pattern);
+        let mut tokens: Vec<_> = segments(&buf).iter().map(|s| s.0).collect();
+        assert_eq!(buf.one_range().collect::<Vec<_>>(), tokens);
+        tokens.sort_unstable();
+        tokens.dedup();
+        assert_eq!(tokens.len(), buf.pages());
+        assert!(tokens.iter().all(|t| free.contains(&(*t as usize - 100))));
+        drop(buf);
+        assert_eq!(pool.free_pages(), 9);
+    }
+    drop(all);
+    assert_eq!(pool.free_pages(), 130);
+    assert!(pool.close().is_ok());
+}
+
+#[test]
+fn a_range_ends_at_the_first_gap() {
+    let platform = platform(64);
+    let pool = pool(&platform, 4);
+    let places = [(0u16, 4096u16), (10, 4086), (0, 100), (10, 20), (7, 0)];
+    let page = |(offset, len): (u16, u16)| {
+        let mut buf = pool.alloc(PAGE_SIZE).unwrap();
+        buf.advance(offset.into());
+        buf.truncate(len.into());
+        buf
+    };
+    let all = places.iter().flat_map(|a| {
+        let two = places.iter().map(move |b| (a, b));
+        two.flat_map(|(a, b)| places.iter().map(move |c| [*a, *b, *c]))
+    });
+    for three in all {
+        let mut buf = page(three[0]);
+        buf.append(page(three[1])).unwrap();
+        buf.append(page(three[2])).unwrap();
+        // As it is defined, of the pieces that are there.
+        let pieces = segments(&buf);
+        let follows = |i: usize| {
+            let (_, offset, len) = pieces[i - 1];
+            offset + len == 4096 && pieces[i].1 == 0
+        };
+        let gap = (1..pieces.len()).find(|i| !follows(*i));
+        let range: Vec<_> = pieces.iter().map(|s| s.0).collect();
+        let mut found = buf.one_range();
+        let tokens: Vec<_> = found.by_ref().collect();
+        assert_eq!(tokens, range[..gap.unwrap_or(range.len())], "{three:?}");
+        assert_eq!(found.next(), None);
+    }
+}
+
+#[test]
 fn threads_share_a_pool() {
     let platform = platform(100);
     let pool = pool(&platform, 70);

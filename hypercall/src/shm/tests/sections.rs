@@ -138,16 +138,18 @@ fn what_is_held_is_released_by_its_note_and_once() {
     }
     assert!(any(&mut tickets).is_none());
     for (index, note) in held.iter().zip(1..) {
-        assert!(!tickets.release(*index, note + 1));
-        assert!(tickets.release(*index, note));
-        assert!(!tickets.release(*index, note));
+        assert!(!tickets.release((*index).into(), note + 1));
+        assert!(tickets.release((*index).into(), note));
+        assert!(!tickets.release((*index).into(), note));
     }
-    assert!(!tickets.release(128, 0) && !tickets.release(u16::MAX, 0));
+    for index in [128, 1 << 16, u32::MAX] {
+        assert!(!tickets.release(index, 0) && !tickets.release(index, 1));
+    }
     assert_eq!(tickets.out(), 0);
     // One that the caller has is not the host's to release.
     let section = any(&mut tickets).unwrap();
     let index = tickets.index(&section).unwrap();
-    assert!((0..200).all(|note| !tickets.release(index, note)));
+    assert!((0..200).all(|note| !tickets.release(index.into(), note)));
 }
 
 #[test]
@@ -277,7 +279,7 @@ fn a_section_without_a_word_comes_back() {
         None
     });
     assert_eq!(asked, Some((index, 8)));
-    assert!(!tickets.release(index, 0));
+    assert!(!tickets.release(index.into(), 0));
     drop(refused.unwrap_err());
     assert_eq!(tickets.out(), 0);
 }
@@ -293,7 +295,7 @@ fn one_of_many_sections_is_not_held() {
         tickets.open(many, 8, 8).unwrap(),
     );
     let one = hold(&mut tickets, one, 6).unwrap_err();
-    assert!(!tickets.release(many, 5) && !tickets.release(many, 6));
+    assert!(!tickets.release(many.into(), 5) && !tickets.release(many.into(), 6));
     drop(two);
     assert_eq!(settled(&mut tickets), []);
     drop(one);
@@ -303,5 +305,5 @@ fn one_of_many_sections_is_not_held() {
     let index = tickets.index(&section).unwrap();
     hold(&mut tickets, section, 9).unwrap();
     assert!(tickets.open(index, 0, 8).is_none() && !tickets.skip(index));
-    assert!(tickets.release(index, 9));
+    assert!(tickets.release(index.into(), 9));
 }
