@@ -28,6 +28,7 @@ mod pages;
 mod piece;
 mod pieces;
 mod pool;
+mod record;
 mod records;
 mod sections;
 mod segments;

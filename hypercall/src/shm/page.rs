@@ -1,9 +1,10 @@
 //! One shared page, whose bounds are checked when the program is compiled.
 
 use super::PAGE_SIZE;
-use super::span::{
-    Span, read_halves, read_record, read_words, write_halves, write_record, write_words,
+use super::record::{
+    read_halves, read_record, read_words, write_halves, write_record, write_words,
 };
+use super::span::Span;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;

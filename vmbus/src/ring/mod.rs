@@ -7,6 +7,7 @@
 //! Source: OpenVMM, `vmbus_ring/src/lib.rs`; Linux, `drivers/hv/ring_buffer.c` for which side
 //! signals when.
 
+mod outgoing;
 mod receiver;
 mod sender;
 #[cfg(test)]
@@ -16,8 +17,9 @@ mod sender;
 )]
 mod tests;
 
+pub use outgoing::{Outgoing, SendError};
 pub use receiver::{Armed, Form, Incoming, Receiver};
-pub use sender::{Answers, Outgoing, SendError, Sender};
+pub use sender::{Answers, Sender};
 
 use crate::abi::packet::{FEATURE_BITS, FEATURE_PENDING_SEND_SIZE};
 use hypercall::platform::{PAGE_SIZE, Platform};

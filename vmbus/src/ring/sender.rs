@@ -1,129 +1,16 @@
 //! The guest-to-host ring.
 
+use super::outgoing::{Outgoing, SendError};
 use super::{GAP, advance, announce, behind, data_words, distance, index, place};
 use crate::abi::packet::{
     COMPLETION_REQUESTED, FOOTER_BYTES, INTERRUPT_MASK, PENDING_SEND_SIZE, PacketKind, READ_INDEX,
     WRITE_INDEX,
 };
-use core::fmt;
-use core::iter::Empty;
 use core::mem;
 use hypercall::HostFault;
 use hypercall::platform::{PAGE_SIZE, Platform};
 use hypercall::shm::{Lent, OutOfSpan, Words, full_barrier};
 use zerocopy::{Immutable, IntoBytes};
-
-/// A packet to be written. `T` is a wire structure; `I` yields frame numbers.
-#[derive(Debug, Clone)]
-pub struct Outgoing<'a, T, I = Empty<u64>> {
-    kind: PacketKind,
-    flags: u16,
-    transaction_id: u64,
-    payload: &'a T,
-    range: Option<Range<I>>,
-}
-
-#[derive(Debug, Clone)]
-struct Range<I> {
-    offset: u32,
-    bytes: u32,
-    frames: I,
-}
-
-impl<'a, T> Outgoing<'a, T> {
-    /// A packet whose data is all in the ring.
-    pub fn in_band(transaction_id: u64, payload: &'a T) -> Self {
-        Self {
-            kind: PacketKind::IN_BAND,
-            flags: 0,
-            transaction_id,
-            payload,
-            range: None,
-        }
-    }
-
-    /// The answer to a packet of the host's that asked for one.
-    pub fn completion(transaction_id: u64, payload: &'a T) -> Self {
-        Self {
-            kind: PacketKind::COMPLETION,
-            ..Self::in_band(transaction_id, payload)
-        }
-    }
-}
-
-impl<'a, T, I> Outgoing<'a, T, I> {
-    /// A packet with one range of memory: `bytes` bytes from byte `offset` of the first frame
-    /// on. `frames` yields as many frame numbers as that touches. It asks for a completion.
-    ///
-    /// The host reads and writes what the frames name: they must be lent for as long as the
-    /// request lasts.
-    #[inline]
-    pub fn gpa_direct(
-        transaction_id: u64,
-        payload: &'a T,
-        offset: u32,
-        bytes: u32,
-        frames: I,
-    ) -> Self {
-        Self {
-            kind: PacketKind::GPA_DIRECT,
-            flags: COMPLETION_REQUESTED,
-            transaction_id,
-            payload,
-            range: Some(Range {
-                offset,
-                bytes,
-                frames,
-            }),
-        }
-    }
-
-    /// Asks the host to answer. It does not answer transaction id 0.
-    #[inline]
-    pub fn ask_completion(mut self) -> Self {
-        self.flags = COMPLETION_REQUESTED;
-        self
-    }
-}
-
-/// Why a packet was not written. Nothing changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SendError {
-    /// No room now. The host will signal when there is, once what was sent is flushed.
-    Full,
-    /// Such a packet never fits the ring.
-    TooLarge,
-    /// The frames are fewer than the range touches, or it starts behind its first page.
-    BadRange,
-    /// The host broke the protocol, or withdrew the device.
-    Fault(HostFault),
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => f.write_str("the ring is full"),
-            Self::TooLarge => f.write_str("the packet is larger than the ring"),
-            Self::BadRange => f.write_str("the packet's frames do not fit its range"),
-            Self::Fault(fault) => fault.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for SendError {}
-
-impl From<HostFault> for SendError {
-    fn from(fault: HostFault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-impl From<OutOfSpan> for SendError {
-    fn from(_: OutOfSpan) -> Self {
-        Self::TooLarge
-    }
-}
 
 /// Words before the payload of a packet that names one page: descriptor, number of ranges, range,
 /// frame.
@@ -444,12 +331,6 @@ impl Answers<'_> {
     }
 }
 
-/// The word that holds length and place of a range.
-#[inline]
-fn range_word<I>(range: &Range<I>) -> u64 {
-    u64::from(range.bytes) | u64::from(range.offset) << 32
-}
-
 /// The word that says: one range.
 const ONE_RANGE: u64 = 1 << 32;
 
@@ -476,7 +357,7 @@ where
     match packet.range {
         None => whole.write(0, &[first, packet.transaction_id])?,
         Some(range) => {
-            let head = [first, packet.transaction_id, ONE_RANGE, range_word(&range)];
+            let head = [first, packet.transaction_id, ONE_RANGE, range.word()];
             whole.write(0, &head)?;
             let pages = pages as usize;
             if whole.write_each(4, pages, range.frames)? != pages {
@@ -516,7 +397,7 @@ where
     put(packet.transaction_id)?;
     if let Some(mut range) = packet.range {
         put(ONE_RANGE)?;
-        put(range_word(&range))?;
+        put(range.word())?;
         for _ in 0..pages {
             put(range.frames.next().ok_or(SendError::BadRange)?)?;
         }
