@@ -1,29 +1,26 @@
 //! The block suite: every promise of [`blkfront::Block`], whichever host is below.
 
+use super::block_tasks::join;
 use super::lab::{Lab, Setup};
 use crate::rng::Rng;
 use blkfront::blocking::{Disk, DiskError};
 use blkfront::future::AsyncQueue;
 use blkfront::{Block, Completion, IoError, Request, SubmitError, Tag};
-use hypercall::HostFault;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
 
 /// More waits than anything here needs.
-const PATIENCE: usize = 100_000;
+pub(super) const PATIENCE: usize = 100_000;
 
 /// Bytes that tell where they belong.
-fn pattern(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut rng = Rng::new(seed);
     (0..len).map(|_| rng.below(256) as u8).collect()
 }
 
 /// Waits for one request.
-fn finish(queue: &mut dyn Block, tag: Tag) -> Completion {
+pub(super) fn finish(queue: &mut dyn Block, tag: Tag) -> Completion {
     for _ in 0..PATIENCE {
         queue.reap();
         if let Some(done) = queue.collect(tag) {
@@ -37,7 +34,7 @@ fn finish(queue: &mut dyn Block, tag: Tag) -> Completion {
 }
 
 /// Waits until the host has nothing more of ours; returns what was completed.
-fn settle(queue: &mut dyn Block) -> Vec<Completion> {
+pub(super) fn settle(queue: &mut dyn Block) -> Vec<Completion> {
     let mut all = Vec::new();
     for _ in 0..PATIENCE {
         queue.poll_dyn(64, &mut |done| all.push(done));
@@ -50,13 +47,13 @@ fn settle(queue: &mut dyn Block) -> Vec<Completion> {
     panic!("{} requests were never answered", queue.in_flight());
 }
 
-fn submit_read(queue: &mut dyn Block, sector: u64, len: usize) -> Tag {
+pub(super) fn submit_read(queue: &mut dyn Block, sector: u64, len: usize) -> Tag {
     let buf = queue.alloc(len).unwrap();
     queue.submit(Request::read(sector, buf)).unwrap()
 }
 
 /// How many pages the pool has free, found by taking them all.
-fn free_pages(queue: &dyn Block) -> usize {
+pub(super) fn free_pages(queue: &dyn Block) -> usize {
     let all: Vec<_> = std::iter::from_fn(|| queue.alloc(4096)).collect();
     all.len()
 }
@@ -254,59 +251,6 @@ pub fn reports_errors<L: Lab>() {
     assert_eq!(lab.violations(), [""; 0]);
 }
 
-/// A request given up at any moment of its life is done or not, but leaks nothing and disturbs
-/// nobody.
-pub fn cancels_at_every_step<L: Lab>() {
-    for forget in [false, true] {
-        for steps in 0..12 {
-            let lab = L::new(Setup::default());
-            lab.run(|queue| {
-                let before = free_pages(queue);
-                let tag = submit_read(queue, 8, 4096);
-                let other = submit_read(queue, 16, 4096);
-                queue.publish();
-                for _ in 0..steps {
-                    lab.step();
-                }
-                if !forget {
-                    queue.abandon(tag);
-                }
-                let done = finish(queue, other);
-                assert_eq!(done.result, Ok(()));
-                drop(done);
-                drop(settle(queue));
-                queue.reap();
-                assert_eq!(free_pages(queue), before);
-                assert_eq!(queue.fault(), None);
-            });
-            assert_eq!(lab.violations(), [""; 0], "{steps} steps");
-        }
-    }
-}
-
-/// Futures dropped and forgotten half way leak no page for good.
-pub fn cancels_futures<L: Lab>() {
-    let lab = L::new(Setup::default());
-    lab.run(|queue| {
-        let before = free_pages(queue);
-        let queue = AsyncQueue::new(&mut *queue);
-        let read = |sector| {
-            let buf = queue.alloc(4096).unwrap();
-            queue.submit(Request::read(sector, buf)).unwrap()
-        };
-        let (dropped, forgotten, kept) = (read(0), read(8), read(16));
-        std::mem::forget(forgotten);
-        drop(dropped);
-        let done = block_on(&queue, kept).unwrap();
-        assert_eq!(done.result, Ok(()));
-        drop(done);
-        let queue = queue.into_inner();
-        drop(settle(queue));
-        assert_eq!(free_pages(queue), before);
-    });
-    assert_eq!(lab.violations(), [""; 0]);
-}
-
 /// Several tasks on one queue each get their own answers.
 pub fn serves_tasks<L: Lab>() {
     let lab = L::new(Setup {
@@ -340,108 +284,6 @@ pub fn serves_tasks<L: Lab>() {
         );
     });
     assert_eq!(lab.violations(), [""; 0]);
-}
-
-/// Closing with requests in flight fails them, takes every page back, and the disk can be had
-/// again.
-pub fn closes_and_reconnects<L: Lab>() {
-    let lab = L::new(Setup::default());
-    lab.run(|queue| {
-        let before = free_pages(queue);
-        let bytes = pattern(3, 4096);
-        Disk::new(queue, 0).unwrap().write_from(0, &bytes).unwrap();
-        for round in 0..3 {
-            lab.stall(true);
-            let tags: Vec<Tag> = (0..5).map(|i| submit_read(queue, i * 8, 4096)).collect();
-            queue.publish();
-            for _ in 0..round {
-                lab.step();
-            }
-            lab.stall(false);
-            queue.close().unwrap();
-            for tag in tags {
-                assert!(!queue.is_live(tag));
-            }
-            let buf = queue.alloc(512).unwrap();
-            assert!(matches!(
-                queue.submit(Request::read(0, buf)),
-                Err((SubmitError::Failed(_), _))
-            ));
-            assert_eq!(free_pages(queue), before);
-            queue.reconnect().unwrap();
-            let mut back = [0; 4096];
-            let mut disk = Disk::new(queue, 0).unwrap();
-            disk.read_into(0, &mut back).unwrap();
-            assert!(back[..] == bytes);
-        }
-    });
-    assert_eq!(lab.violations(), [""; 0]);
-}
-
-/// A disk that is pulled out fails its requests; the program goes on.
-pub fn survives_unplugging<L: Lab>() {
-    for steps in 0..20 {
-        let lab = L::new(Setup::default());
-        lab.run(|queue| {
-            lab.stall(true);
-            let tag = submit_read(queue, 0, 4096);
-            let wanted = submit_read(queue, 8, 4096);
-            queue.publish();
-            for _ in 0..steps {
-                lab.step();
-            }
-            queue.abandon(tag);
-            lab.unplug();
-            let mut failed = None;
-            for _ in 0..PATIENCE {
-                queue.poll_dyn(64, &mut |done| failed = Some(done));
-                if failed.is_some() {
-                    break;
-                }
-                let until = queue.now() + 1_000_000;
-                queue.pause(until);
-            }
-            let failed = failed.expect("the request hangs");
-            assert_eq!(failed.tag, wanted);
-            assert_eq!(
-                failed.result,
-                Err(IoError::Host(HostFault::Withdrawn)),
-                "after {steps} steps"
-            );
-            assert_eq!(queue.fault(), Some(HostFault::Withdrawn));
-        });
-    }
-}
-
-/// A task that waits for a disk that is pulled out is woken, and its request fails.
-pub fn wakes_a_task_on_unplugging<L: Lab>() {
-    let lab = L::new(Setup::default());
-    lab.run(|queue| {
-        lab.stall(true);
-        let queue = AsyncQueue::new(&mut *queue);
-        let buf = queue.alloc(4096).unwrap();
-        let pending = queue.submit(Request::read(0, buf)).unwrap();
-        let task = async {
-            let failed = pending.await.unwrap_err();
-            assert_eq!(failed, IoError::Host(HostFault::Withdrawn));
-        };
-        let unplug = async {
-            // Let the other task fall asleep first.
-            let mut polls = 0;
-            std::future::poll_fn(|context| {
-                polls += 1;
-                context.waker().wake_by_ref();
-                if polls < 3 {
-                    Poll::Pending
-                } else {
-                    Poll::Ready(())
-                }
-            })
-            .await;
-            lab.unplug();
-        };
-        join(&queue, vec![Box::pin(task), Box::pin(unplug)]);
-    });
 }
 
 /// A read-only disk is read, and writes are refused before the host sees them.
@@ -551,133 +393,4 @@ pub fn costs_one_signal_a_batch<L: Lab>() {
         assert_eq!(cost.grants, 0);
         assert_eq!(queue.copied(), copied);
     });
-}
-
-/// One step of a random session.
-#[derive(Debug, Clone, Copy)]
-pub enum Action {
-    /// Write `sectors` from `sector` on, with bytes of this seed.
-    Write {
-        sector: u64,
-        sectors: u64,
-        seed: u64,
-    },
-    /// Read and compare.
-    Read { sector: u64, sectors: u64 },
-    /// Flush.
-    Flush,
-    /// Lose power: the model goes back to the last flush.
-    Crash,
-    /// Close and reconnect.
-    Reconnect,
-}
-
-/// Whatever is done, the disk holds what a plain array of bytes would.
-pub fn agrees_with_a_model<L: Lab>(actions: &[Action], shuffle: u64) {
-    const SECTORS: u64 = 256;
-    let lab = L::new(Setup {
-        sectors: SECTORS,
-        shuffle: Some(shuffle),
-        ..Setup::default()
-    });
-    lab.run(|queue| {
-        let mut model = vec![0u8; SECTORS as usize * 512];
-        let mut durable = model.clone();
-        for action in actions {
-            let range = |sector: u64, sectors: u64| {
-                sector as usize * 512..(sector + sectors) as usize * 512
-            };
-            match *action {
-                Action::Write {
-                    sector,
-                    sectors,
-                    seed,
-                } => {
-                    let bytes = pattern(seed, sectors as usize * 512);
-                    let result = Disk::new(queue, 0).unwrap().write_from(sector, &bytes);
-                    if sector + sectors > SECTORS {
-                        assert_eq!(result, Err(DiskError::Refused(SubmitError::BeyondEnd)));
-                    } else {
-                        result.unwrap();
-                        model[range(sector, sectors)].copy_from_slice(&bytes);
-                    }
-                }
-                Action::Read { sector, sectors } => {
-                    let mut bytes = vec![0; sectors as usize * 512];
-                    let result = Disk::new(queue, 0).unwrap().read_into(sector, &mut bytes);
-                    if sector + sectors > SECTORS {
-                        assert_eq!(result, Err(DiskError::Refused(SubmitError::BeyondEnd)));
-                    } else {
-                        result.unwrap();
-                        assert!(bytes == model[range(sector, sectors)]);
-                    }
-                }
-                Action::Flush => {
-                    Disk::new(queue, 0).unwrap().flush().unwrap();
-                    durable.clone_from(&model);
-                }
-                Action::Crash => {
-                    lab.disk().lock().unwrap().crash();
-                    model.clone_from(&durable);
-                }
-                Action::Reconnect => queue.reconnect().unwrap(),
-            }
-        }
-        assert!(lab.disk().lock().unwrap().contents() == model);
-    });
-    assert_eq!(lab.violations(), [""; 0]);
-}
-
-/// Set when a task is woken.
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
-/// A little executor: polls a task only when it was woken, and lets the host go on when none was.
-fn join<B: Block>(queue: &AsyncQueue<B>, tasks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>>) {
-    let mut tasks: Vec<_> = tasks
-        .into_iter()
-        .map(|task| (Some(task), Arc::new(Flag(AtomicBool::new(true)))))
-        .collect();
-    for _ in 0..PATIENCE {
-        let mut idle = true;
-        for (slot, flag) in &mut tasks {
-            if slot.is_some() && flag.0.swap(false, Ordering::AcqRel) {
-                idle = false;
-                let waker = Waker::from(flag.clone());
-                let task = slot.as_mut().unwrap().as_mut();
-                if task.poll(&mut Context::from_waker(&waker)).is_ready() {
-                    *slot = None;
-                }
-            }
-        }
-        if tasks.iter().all(|(task, _)| task.is_none()) {
-            return;
-        }
-        if idle {
-            queue.with(|q| {
-                let until = q.now() + 1_000_000;
-                q.pause(until);
-            });
-        }
-    }
-    panic!("a task was never woken");
-}
-
-fn block_on<B: Block, F: Future + Unpin>(queue: &AsyncQueue<B>, mut future: F) -> F::Output {
-    for _ in 0..PATIENCE {
-        let mut context = Context::from_waker(Waker::noop());
-        if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut context) {
-            return output;
-        }
-        queue.with(|q| {
-            let until = q.now() + 1_000_000;
-            q.pause(until);
-        });
-    }
-    panic!("the future never ended");
 }

@@ -4,14 +4,14 @@
 #[macro_export]
 macro_rules! block_suite {
     ($lab:path) => {
-        $crate::block_suite!(@ $lab: says_what_it_is moves_every_size scatters_and_gathers fills_up
-            completes_out_of_order flushes reports_errors cancels_at_every_step cancels_futures
-            serves_tasks closes_and_reconnects survives_unplugging
-            wakes_a_task_on_unplugging keeps_a_read_only_disk
-            refuses_nonsense has_large_sectors costs_one_signal_a_batch);
+        $crate::block_suite!(@ $lab: block: says_what_it_is moves_every_size scatters_and_gathers
+            fills_up completes_out_of_order flushes reports_errors serves_tasks
+            keeps_a_read_only_disk refuses_nonsense has_large_sectors costs_one_signal_a_batch);
+        $crate::block_suite!(@ $lab: block_life: cancels_at_every_step cancels_futures
+            closes_and_reconnects survives_unplugging wakes_a_task_on_unplugging);
 
         mod model {
-            use $crate::suite::block::{Action, agrees_with_a_model};
+            use $crate::suite::block_model::{Action, agrees_with_a_model};
             use proptest::prelude::*;
 
             fn action() -> impl Strategy<Value = Action> {
@@ -44,10 +44,10 @@ macro_rules! block_suite {
             }
         }
     };
-    (@ $lab:path: $($promise:ident)*) => {$(
+    (@ $lab:path: $part:ident: $($promise:ident)*) => {$(
         #[test]
         fn $promise() {
-            $crate::suite::block::$promise::<$lab>();
+            $crate::suite::$part::$promise::<$lab>();
         }
     )*};
 }

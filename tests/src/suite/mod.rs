@@ -1,6 +1,9 @@
 //! What the common traits promise, tested once and run over every simulated host.
 
 pub mod block;
+pub mod block_life;
+pub mod block_model;
+mod block_tasks;
 mod every;
 pub mod lab;
 mod lab_hyperv;
