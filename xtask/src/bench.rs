@@ -13,6 +13,7 @@ use crate::hosts::Host;
 use crate::judge::{Expect, Row, State};
 use crate::progress::Progress;
 use crate::session::{self, Trial};
+use crate::visit::Plan;
 use crate::{counters, paths, table};
 
 /// What the guest measures on each host: a name and its settings.
@@ -22,6 +23,12 @@ const JOBS: [(&str, &str); 4] = [
     ("streaming", "job=bench rw=read bs=32k qd=8 secs=2"),
     ("writing", "job=bench rw=randwrite bs=4k qd=32 secs=2"),
 ];
+
+/// What clients ask of the guest's web server on each host with a NIC: every file, and then many requests.
+const VISIT: Plan = Plan {
+    requests: 3000,
+    ..Plan::FILES
+};
 
 /// Counts, measures unless `quick`, and prints tables, or the same as JSON.
 ///
@@ -54,8 +61,11 @@ pub fn bench(as_json: bool, quick: bool, progress: &Progress) -> Result<()> {
         );
         if !quick {
             print!(
-                "On real hosts, under whatever emulation there is:\n{}",
-                text(&rows)
+                "On real hosts, under whatever emulation there is:\n{}\n\
+                 The guest's web server there, its files on the disk; curl, then ab over 8 connections:\n{}{}",
+                disks(&rows),
+                web(&rows),
+                failures(&rows)
             );
         }
     }
@@ -83,23 +93,27 @@ fn measure(progress: &Progress) -> Result<Vec<Row>> {
 }
 
 fn trials() -> Vec<Trial> {
-    let hosts = Host::ALL
-        .into_iter()
-        .filter(|host| host.is_real() && host.has_disk());
-    hosts
-        .flat_map(|host| {
-            JOBS.map(|(name, job)| {
-                let trial = Trial::of_disk(host, name, job, Duration::from_secs(60));
-                Trial {
-                    expect: Expect::DiskUsed,
-                    ..trial
-                }
-            })
+    let real = || Host::ALL.into_iter().filter(|host| host.is_real());
+    let disks = real().filter(|host| host.has_disk()).flat_map(|host| {
+        JOBS.map(|(name, job)| {
+            let trial = Trial::of_disk(host, name, job, Duration::from_secs(60));
+            Trial {
+                expect: Expect::DiskUsed,
+                ..trial
+            }
         })
-        .collect()
+    });
+    let nics = real().filter(|host| host.has_nic());
+    let web = nics.map(|host| Trial::of_server(host, "web", VISIT, Duration::from_secs(180)));
+    disks.chain(web).collect()
 }
 
-fn text(rows: &[Row]) -> String {
+/// A number of some part of a report.
+fn number(part: &Value, name: &str) -> f64 {
+    part.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN)
+}
+
+fn disks(rows: &[Row]) -> String {
     let head = [
         "host",
         "access",
@@ -110,15 +124,11 @@ fn text(rows: &[Row]) -> String {
         "interrupts/request",
     ];
     let mut cells = vec![head.map(str::to_owned).to_vec()];
-    let mut below = String::new();
     for row in rows {
-        if let State::Failed(why) = &row.state {
-            below += &format!("{} {}: {}\n", row.host, row.trial, why.join("; "));
-        }
         let Some(bench) = row.report.as_ref().and_then(|report| report.bench.as_ref()) else {
             continue;
         };
-        let number = |name: &str| bench.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        let number = |name| number(bench, name);
         cells.push(vec![
             row.host.to_string(),
             bench
@@ -133,17 +143,62 @@ fn text(rows: &[Row]) -> String {
             format!("{:.2}", number("interrupts") / number("requests")),
         ]);
     }
-    let mut text = table::align(&cells);
-    if !below.is_empty() {
-        text += &format!("\n{below}");
+    table::align(&cells)
+}
+
+fn web(rows: &[Row]) -> String {
+    let head = [
+        "host",
+        "files",
+        "MB/s",
+        "requests",
+        "requests/s",
+        "frames/request",
+        "bytes/frame sent",
+        "interrupts/request",
+    ];
+    let mut cells = vec![head.map(str::to_owned).to_vec()];
+    for row in rows {
+        let (Some(report), Some(visited)) = (&row.report, &row.visited) else {
+            continue;
+        };
+        let (Some(serve), Some(traffic), Some(load)) =
+            (&report.serve, &report.traffic, &visited.load)
+        else {
+            continue;
+        };
+        let frame = |name| traffic.more.get(name).and_then(Value::as_f64);
+        let frame = |name| frame(name).unwrap_or(f64::NAN);
+        let (sent, all) = (frame("tx_frames"), number(serve, "requests"));
+        cells.push(vec![
+            row.host.to_string(),
+            format!("{} of {}", visited.equal, visited.files),
+            format!("{:.1}", visited.bytes as f64 / 1e6 / visited.seconds),
+            format!("{}", load.requests),
+            format!("{:.0}", f64::from(load.requests) / load.seconds),
+            format!("{:.2}", (sent + frame("rx_frames")) / all),
+            format!("{:.0}", frame("tx_bytes") / sent),
+            format!("{:.2}", number(serve, "interrupts") / all),
+        ]);
     }
-    text
+    table::align(&cells)
+}
+
+/// A line for each measurement that failed.
+fn failures(rows: &[Row]) -> String {
+    let lines = rows.iter().filter_map(|row| match &row.state {
+        State::Failed(why) => Some(format!("\n{} {}: {}", row.host, row.trial, why.join("; "))),
+        State::Passed | State::Skipped(_) => None,
+    });
+    let text: String = lines.collect();
+    if text.is_empty() { text } else { text + "\n" }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::Report;
+    use crate::result::{Report, Traffic};
+    use crate::visit::Visited;
 
     #[test]
     fn numbers_and_failures_are_shown() {
@@ -154,10 +209,56 @@ mod tests {
             bench: Some(numbers),
             ..Report::default()
         });
-        let text = text(&[row]);
+        let text = disks(std::slice::from_ref(&row));
         let line = text.lines().nth(1).unwrap_or_default();
         let cells: Vec<_> = line.split_whitespace().collect();
         assert_eq!(cells, ["xen", "read", "4096", "32", "50", "2.0", "0.25"]);
-        assert!(text.ends_with("xen one-by-one: slow\n"), "{text}");
+        assert_eq!(web(std::slice::from_ref(&row)).lines().count(), 1);
+        assert_eq!(failures(&[row]), "\nxen one-by-one: slow\n");
+    }
+
+    #[test]
+    fn what_a_web_server_did_is_shown_per_request() {
+        let traffic =
+            json!({"tx_frames": 600, "tx_bytes": 600_000, "rx_frames": 300, "buffers_after": 0});
+        let load = json!({"requests": 295, "failed": 0, "refused": 0, "kept": 295, "seconds": 2.0});
+        let row = Row {
+            host: Host::HyperV,
+            trial: "web".into(),
+            state: State::Passed,
+            report: Some(Report {
+                serve: Some(json!({"requests": 300, "interrupts": 150})),
+                traffic: serde_json::from_value::<Traffic>(traffic).ok(),
+                ..Report::default()
+            }),
+            visited: Some(Visited {
+                equal: 5,
+                files: 5,
+                bytes: 3_000_000,
+                seconds: 2.0,
+                load: serde_json::from_value(load).ok(),
+                ..Visited::default()
+            }),
+            seconds: 9.0,
+            remarks: Vec::new(),
+        };
+        let text = web(&[row]);
+        let cells: Vec<_> = text
+            .lines()
+            .nth(1)
+            .unwrap_or_default()
+            .split("  ")
+            .collect();
+        let cells: Vec<_> = cells
+            .iter()
+            .map(|c| c.trim())
+            .filter(|c| !c.is_empty())
+            .collect();
+        assert_eq!(
+            cells,
+            [
+                "hyperv", "5 of 5", "1.5", "295", "148", "3.00", "1000", "0.50"
+            ]
+        );
     }
 }
