@@ -8,8 +8,8 @@ use pv_tests::suite::XenNetLab;
 use pv_tests::suite::net_lab::{NetLab, NetSetup};
 use pv_tests::xen::hostile::{NetMischief, Plan, Strike};
 use pv_tests::xen::netback::NetHabits;
+use pv_tests::xen::pair::Leftover;
 use pv_tests::xen::vif::VifSpec;
-use pv_tests::xen::xenbus::Leftover;
 
 const PATIENCE: usize = 10_000;
 

@@ -175,7 +175,7 @@ impl<M: GuestMemory> XenHost<M> {
     pub fn attach_disk(&mut self, spec: VbdSpec) -> Option<u32> {
         let seed = self.rng.draw();
         let vbd = Vbd::create(&mut self.store, self.config.domid, spec, seed)?;
-        let device = vbd.device;
+        let device = vbd.pair.device;
         self.vbds.push(vbd);
         self.store.take_changed();
         Some(device)
@@ -183,13 +183,13 @@ impl<M: GuestMemory> XenHost<M> {
 
     /// Asks the guest to let a disk go, as `xl block-detach` does.
     pub fn detach_disk(&mut self, device: u32) {
-        self.with_vbd(device, |vbd, store, _| vbd.detach(store));
+        self.with_vbd(device, |vbd, store, _| vbd.pair.detach(store));
     }
 
     /// Takes a disk away without asking: its requests in flight are never answered.
     pub fn destroy_disk(&mut self, device: u32) {
         self.with_vbd(device, |vbd, store, site| vbd.destroy(store, site));
-        self.vbds.retain(|vbd| vbd.device != device);
+        self.vbds.retain(|vbd| vbd.pair.device != device);
     }
 
     /// Has a disk's back end take requests without finishing them, or finish them again.
@@ -204,7 +204,7 @@ impl<M: GuestMemory> XenHost<M> {
 
     /// A device's two ends, for tests that want to look; `None` if it is gone.
     pub fn vbd(&self, device: u32) -> Option<&Vbd> {
-        self.vbds.iter().find(|vbd| vbd.device == device)
+        self.vbds.iter().find(|vbd| vbd.pair.device == device)
     }
 
     /// xenstore as the control domain sees it.
@@ -432,7 +432,7 @@ impl<M: GuestMemory> XenHost<M> {
                     if back_end {
                         return vif.net.step(&mut site);
                     }
-                    if vif.gone() {
+                    if vif.pair.gone() {
                         vif.destroy(&mut self.store, &mut site);
                         self.vifs.remove(n);
                         return Ok(true);
@@ -442,7 +442,7 @@ impl<M: GuestMemory> XenHost<M> {
                 if back_end {
                     return vbd.blk.step(&mut site);
                 }
-                if vbd.gone() {
+                if vbd.pair.gone() {
                     vbd.destroy(&mut self.store, &mut site);
                     self.vbds.remove(n);
                     return Ok(true);
@@ -459,10 +459,20 @@ impl<M: GuestMemory> XenHost<M> {
         };
         self.hostile.close_back_ends_in = left.checked_sub(1);
         if left == 0 {
-            for device in self.vbds.iter().map(|vbd| vbd.device).collect::<Vec<_>>() {
+            for device in self
+                .vbds
+                .iter()
+                .map(|vbd| vbd.pair.device)
+                .collect::<Vec<_>>()
+            {
                 self.close_back_end(device);
             }
-            for device in self.vifs.iter().map(|vif| vif.device).collect::<Vec<_>>() {
+            for device in self
+                .vifs
+                .iter()
+                .map(|vif| vif.pair.device)
+                .collect::<Vec<_>>()
+            {
                 self.close_net_back_end(device);
             }
         }
@@ -481,7 +491,7 @@ impl<M: GuestMemory> XenHost<M> {
             hostile: &mut self.hostile,
             rng: &mut self.rng,
         };
-        if let Some(vbd) = self.vbds.iter_mut().find(|vbd| vbd.device == device) {
+        if let Some(vbd) = self.vbds.iter_mut().find(|vbd| vbd.pair.device == device) {
             act(vbd, &mut self.store, &mut site);
         }
         self.pump();
@@ -491,10 +501,10 @@ impl<M: GuestMemory> XenHost<M> {
     pub(super) fn pump(&mut self) {
         for path in self.store.take_changed() {
             for vbd in &mut self.vbds {
-                vbd.path_changed(&path);
+                vbd.pair.path_changed(&path);
             }
             for vif in &mut self.vifs {
-                vif.path_changed(&path);
+                vif.pair.path_changed(&path);
             }
         }
     }

@@ -25,6 +25,7 @@ mod netback_rx;
 mod netback_tx;
 pub mod netif_ring;
 mod network;
+pub mod pair;
 pub mod site;
 pub mod time;
 pub mod vif;

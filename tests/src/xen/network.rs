@@ -21,13 +21,13 @@ impl<M: GuestMemory> XenHost<M> {
 
     /// Asks the guest to let an interface go, as `xl network-detach` does.
     pub fn detach_nic(&mut self, device: u32) {
-        self.with_vif(device, |vif, store, _| vif.detach(store));
+        self.with_vif(device, |vif, store, _| vif.pair.detach(store));
     }
 
     /// Takes an interface away without asking.
     pub fn destroy_nic(&mut self, device: u32) {
         self.with_vif(device, |vif, store, site| vif.destroy(store, site));
-        self.vifs.retain(|vif| vif.device != device);
+        self.vifs.retain(|vif| vif.pair.device != device);
     }
 
     /// Closes an interface's back end and leaves the device: the front end may reconnect.
@@ -52,7 +52,7 @@ impl<M: GuestMemory> XenHost<M> {
 
     /// An interface's two ends, for tests that want to look; `None` if it is gone.
     pub fn vif(&self, device: u32) -> Option<&Vif> {
-        self.vifs.iter().find(|vif| vif.device == device)
+        self.vifs.iter().find(|vif| vif.pair.device == device)
     }
 
     fn with_vif(
@@ -68,7 +68,7 @@ impl<M: GuestMemory> XenHost<M> {
             hostile: &mut self.hostile,
             rng: &mut self.rng,
         };
-        if let Some(vif) = self.vifs.iter_mut().find(|vif| vif.device == device) {
+        if let Some(vif) = self.vifs.iter_mut().find(|vif| vif.pair.device == device) {
             act(vif, &mut self.store, &mut site);
         }
         self.pump();

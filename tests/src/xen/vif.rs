@@ -3,10 +3,9 @@
 //! netback).
 
 use super::abi::state::*;
-use super::ledger::Complaint;
 use super::netback::{NetBack, NetHabits, QueueKeys, Terms};
+use super::pair::{Leftover, Pair};
 use super::site::Site;
-use super::xenbus::Leftover;
 use super::xenstored::Xenstored;
 use crate::memory::GuestMemory;
 use crate::net::{Port, Takes};
@@ -53,74 +52,44 @@ impl VifSpec {
     }
 }
 
-/// One device: its two directories, its state, its back end.
+/// One device: its two ends, and the back end's line.
 #[derive(Debug)]
 pub struct Vif {
-    pub device: u32,
-    pub front: String,
-    pub back: String,
+    pub pair: Pair,
     pub net: NetBack,
-    state: u32,
     mtu: u16,
-    /// The front end's directory changed since the back end looked.
-    attention: bool,
-    /// The toolstack waits for Closed to remove the device.
-    leaving: bool,
 }
 
 impl Vif {
     /// Creates both directories as libxl does, and the back end in its first state.
     pub fn create(store: &mut Xenstored, guest: u16, spec: VifSpec, seed: u64) -> Vif {
-        let device = spec.device;
-        let front = format!("/local/domain/{guest}/device/vif/{device}");
-        let back = format!("/local/domain/0/backend/vif/{guest}/{device}");
-        let habits = spec.habits;
-        let mut vif = Vif {
-            device,
-            state: INITIALISING,
-            mtu: spec.mtu,
-            attention: true,
-            leaving: false,
-            net: NetBack::new(device, spec.line, habits, seed),
-            front,
-            back,
-        };
-        let (front, back) = (vif.front.clone(), vif.back.clone());
-        store.write(&front, "");
-        store.set_perms(&front, &[&format!("n{guest}"), "r0"]);
-        store.write(&back, "");
-        store.set_perms(&back, &["n0", &format!("r{guest}")]);
+        let (device, habits) = (spec.device, spec.habits);
+        let pair = Pair::create(store, guest, "vif", device, spec.trusted);
         let [a, b, c, d, e, f] = spec.mac;
         let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-        let number = |value: u32| value.to_string();
-        for (key, value) in [
-            ("frontend", front.clone()),
-            ("frontend-id", guest.to_string()),
-            ("online", number(1)),
-            ("state", number(INITIALISING)),
-            ("script", "/etc/xen/scripts/vif-bridge".to_string()),
-            ("mac", mac.clone()),
-            ("bridge", "xenbr0".to_string()),
-            ("handle", number(device)),
-            ("type", "vif".to_string()),
-        ] {
-            store.write(&format!("{back}/{key}"), &value);
-        }
-        for (key, value) in [
-            ("backend", back.clone()),
-            ("backend-id", number(0)),
-            ("state", number(INITIALISING)),
-            ("handle", number(device)),
-            ("trusted", number(spec.trusted.into())),
-        ] {
-            store.write(&format!("{front}/{key}"), &value);
-        }
+        let handle = device.to_string();
+        pair.write_back(
+            store,
+            &[
+                ("script", "/etc/xen/scripts/vif-bridge"),
+                ("mac", &mac),
+                ("bridge", "xenbr0"),
+                ("handle", &handle),
+                ("type", "vif"),
+            ],
+        );
+        pair.write_front(store, &[("handle", &handle)]);
         if !habits.mac_in_back_end {
-            store.write(&format!("{front}/mac"), &mac);
+            pair.write_front(store, &[("mac", &mac)]);
         }
         if habits.mtu_key {
-            store.write(&format!("{front}/mtu"), &vif.mtu.to_string());
+            pair.write_front(store, &[("mtu", &spec.mtu.to_string())]);
         }
+        let mut vif = Vif {
+            pair,
+            mtu: spec.mtu,
+            net: NetBack::new(device, spec.line, habits, seed),
+        };
         vif.leave_over(store, spec.leftover);
         vif
     }
@@ -132,8 +101,7 @@ impl Vif {
             Leftover::Connected => CONNECTED,
         };
         self.publish_features(store);
-        let front = &self.front;
-        for (key, value) in [
+        let keys = [
             ("tx-ring-ref", "8"),
             ("rx-ring-ref", "9"),
             ("event-channel", "3"),
@@ -143,116 +111,73 @@ impl Vif {
             ("feature-gso-tcpv4", "1"),
             ("feature-sg", "1"),
             ("multi-queue-num-queues", "1"),
-        ] {
-            store.write(&format!("{front}/{key}"), value);
-        }
-        store.write(&format!("{front}/state"), &state.to_string());
-        self.attention = false;
-        self.switch(store, state);
-    }
-
-    /// The back end's state.
-    pub fn state(&self) -> u32 {
-        self.state
-    }
-
-    /// Whether the toolstack has been told to remove the device.
-    pub fn leaving(&self) -> bool {
-        self.leaving
-    }
-
-    /// Notes a change in xenstore.
-    pub fn path_changed(&mut self, path: &str) {
-        let rest = path.strip_prefix(&self.front);
-        self.attention |= rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    }
-
-    /// `xl network-detach`: asks both ends to close; the directories go when the back end is
-    /// Closed.
-    pub fn detach(&mut self, store: &mut Xenstored) {
-        store.write(&format!("{}/online", self.back), "0");
-        self.leaving = true;
-        self.switch(store, CLOSING);
+        ];
+        self.pair.write_front(store, &keys);
+        self.pair.leave_over(store, state);
     }
 
     /// The back end closes of its own accord and stays.
     pub fn close<M: GuestMemory>(&mut self, store: &mut Xenstored, site: &mut Site<'_, M>) {
         self.net.disconnect(site);
-        self.switch(store, CLOSED);
+        self.pair.switch(store, CLOSED);
     }
 
     /// Gives the rings up and removes both directories, at once.
     pub fn destroy<M: GuestMemory>(&mut self, store: &mut Xenstored, site: &mut Site<'_, M>) {
         self.net.disconnect(site);
-        store.remove(&self.back.clone());
-        store.remove(&self.front.clone());
+        self.pair.remove(store);
     }
 
     /// Changes the largest packet, as the toolstack may at any time.
     pub fn set_mtu(&mut self, store: &mut Xenstored, mtu: u16) {
         self.mtu = mtu;
         self.net.largest_mtu = self.net.largest_mtu.max(mtu);
-        store.write(&format!("{}/mtu", self.front), &mtu.to_string());
+        self.pair.write_front(store, &[("mtu", &mtu.to_string())]);
     }
 
     /// Takes the line down, or up again.
     pub fn set_link(&mut self, store: &mut Xenstored, up: bool) {
         self.net.link = up;
-        store.write(
-            &format!("{}/carrier", self.back),
-            &u32::from(up).to_string(),
-        );
-    }
-
-    fn switch(&mut self, store: &mut Xenstored, state: u32) {
-        self.state = state;
-        store.write(&format!("{}/state", self.back), &state.to_string());
+        let carrier = if up { "1" } else { "0" };
+        self.pair.write_back(store, &[("carrier", carrier)]);
     }
 
     /// Looks at the front end's state if it may have changed, and answers it. False if it has not.
     pub fn step<M: GuestMemory>(&mut self, store: &mut Xenstored, site: &mut Site<'_, M>) -> bool {
-        if !std::mem::take(&mut self.attention) {
+        if !self.pair.take_attention() {
             return false;
         }
-        if self.state == INITIALISING {
-            store.write(&format!("{}/hotplug-status", self.back), "connected");
+        let state = self.pair.state();
+        if state == INITIALISING {
+            self.pair
+                .write_back(store, &[("hotplug-status", "connected")]);
             self.publish_features(store);
-            self.switch(store, INIT_WAIT);
+            self.pair.switch(store, INIT_WAIT);
             // The front end may have been quicker.
-            self.attention = true;
+            self.pair.look_again();
             return true;
         }
-        let front_state = store.read_number(&format!("{}/state", self.front));
-        match front_state.unwrap_or(UNKNOWN) {
-            INITIALISING if self.state == CLOSED && !self.leaving => {
+        match self.pair.front_state(store) {
+            INITIALISING if state == CLOSED && !self.pair.leaving() => {
                 self.publish_features(store);
-                self.switch(store, INIT_WAIT);
+                self.pair.switch(store, INIT_WAIT);
             }
-            INITIALISED if self.state == INIT_WAIT && self.net.habits.connects_early => {
+            INITIALISED if state == INIT_WAIT && self.net.habits.connects_early => {
                 self.connect(store, site);
             }
-            CONNECTED if self.state == INIT_WAIT => self.connect(store, site),
-            CLOSING if self.state != CLOSED => {
+            CONNECTED if state == INIT_WAIT => self.connect(store, site),
+            CLOSING if state != CLOSED => {
                 self.net.disconnect(site);
-                self.switch(store, CLOSING);
+                self.pair.switch(store, CLOSING);
             }
-            CLOSED if self.state != CLOSED => {
+            CLOSED if state != CLOSED => self.close(store, site),
+            UNKNOWN if !self.pair.gone() => {
                 self.net.disconnect(site);
-                self.switch(store, CLOSED);
-            }
-            UNKNOWN if self.state != CLOSED || !self.leaving => {
-                self.net.disconnect(site);
-                self.leaving = true;
-                self.switch(store, CLOSED);
+                self.pair.leave(store);
             }
             _ => {}
         }
         true
-    }
-
-    /// Whether the toolstack can remove the directories now.
-    pub fn gone(&self) -> bool {
-        self.leaving && self.state == CLOSED
     }
 
     fn connect<M: GuestMemory>(&mut self, store: &mut Xenstored, site: &mut Site<'_, M>) {
@@ -260,19 +185,14 @@ impl Vif {
             .front_keys(store)
             .and_then(|(queues, terms)| self.net.connect(site, &queues, terms, self.mtu));
         match connected {
-            Ok(()) => self.switch(store, CONNECTED),
-            Err(why) => {
-                let device = self.device;
-                site.ledger.complain(Complaint::BadKeys { device, why });
-                store.write(&format!("{}/error", self.back), why);
-                self.switch(store, CLOSING);
-            }
+            Ok(()) => self.pair.switch(store, CONNECTED),
+            Err(why) => self.pair.refuse(store, site, why),
         }
     }
 
     /// Where the rings are, and what received frames may be, as the front end wrote it.
     fn front_keys(&self, store: &Xenstored) -> Result<(Vec<QueueKeys>, Terms), &'static str> {
-        let number = |name: &str| store.read_number::<u32>(&format!("{}/{name}", self.front));
+        let number = |name: &str| self.pair.front_number(store, name);
         let on = |name: &str| number(name).is_some_and(|value| value != 0);
         if !on("request-rx-copy") {
             return Err("no request-rx-copy");
@@ -350,7 +270,7 @@ impl Vif {
             keys.push(("carrier", self.net.link.into()));
         }
         for (key, value) in keys {
-            store.write(&format!("{}/{key}", self.back), &value.to_string());
+            self.pair.write_back(store, &[(key, &value.to_string())]);
         }
     }
 }

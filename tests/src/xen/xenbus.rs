@@ -4,22 +4,11 @@
 use super::abi::blkif::{VDISK_CDROM, VDISK_READONLY, VDISK_REMOVABLE};
 use super::abi::state::*;
 use super::blkback::{BlkBack, BlkHabits};
-use super::ledger::Complaint;
+use super::pair::{Leftover, Pair};
 use super::site::Site;
 use super::xenstored::Xenstored;
 use crate::disk::Disk;
 use crate::memory::GuestMemory;
-
-/// What an earlier owner of the device (firmware, a kernel before kexec) left in its keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leftover {
-    /// A fresh device.
-    None,
-    /// Both ends Closed.
-    Closed,
-    /// The back end Connected to a ring that is no more; the front end's keys say Connected.
-    Connected,
-}
 
 /// A disk to attach.
 pub struct VbdSpec {
@@ -80,77 +69,53 @@ pub fn device_number(name: &str) -> Option<u32> {
     }
 }
 
-/// One device: its two directories, its state, its back end.
+/// One device: its two ends, and the back end's disk.
 #[derive(Debug)]
 pub struct Vbd {
-    pub device: u32,
-    pub front: String,
-    pub back: String,
+    pub pair: Pair,
     pub blk: BlkBack,
-    state: u32,
     info: u32,
     physical_sector: Option<u32>,
     claim_sectors: Option<String>,
-    /// The front end's directory changed since the back end looked.
-    attention: bool,
-    /// The toolstack waits for Closed to remove the device.
-    leaving: bool,
 }
 
 impl Vbd {
     /// Creates both directories as libxl does, and the back end in its first state.
     pub fn create(store: &mut Xenstored, guest: u16, spec: VbdSpec, seed: u64) -> Option<Vbd> {
         let device = device_number(&spec.name)?;
-        let front = format!("/local/domain/{guest}/device/vbd/{device}");
-        let back = format!("/local/domain/0/backend/vbd/{guest}/{device}");
+        let pair = Pair::create(store, guest, "vbd", device, spec.trusted);
         let read_only = spec.disk.read_only();
         let kind = if spec.cdrom { "cdrom" } else { "disk" };
+        let bit = |on| if on { "1" } else { "0" };
+        pair.write_back(
+            store,
+            &[
+                ("params", &format!("/simulated/{}", spec.name)),
+                ("removable", bit(spec.removable)),
+                ("bootable", "1"),
+                ("dev", &spec.name),
+                ("type", "phy"),
+                ("mode", if read_only { "r" } else { "w" }),
+                ("device-type", kind),
+                ("discard-enable", bit(spec.habits.discard)),
+            ],
+        );
+        pair.write_front(
+            store,
+            &[
+                ("virtual-device", &device.to_string()),
+                ("device-type", kind),
+            ],
+        );
         let mut vbd = Vbd {
-            device,
-            state: INITIALISING,
+            pair,
             info: if spec.cdrom { VDISK_CDROM } else { 0 }
                 | if spec.removable { VDISK_REMOVABLE } else { 0 }
                 | if read_only { VDISK_READONLY } else { 0 },
             physical_sector: spec.physical_sector,
             claim_sectors: spec.claim_sectors,
-            attention: true,
-            leaving: false,
             blk: BlkBack::new(device, spec.disk, spec.habits, seed),
-            front,
-            back,
         };
-        let (front, back) = (vbd.front.clone(), vbd.back.clone());
-        store.write(&front, "");
-        store.set_perms(&front, &[&format!("n{guest}"), "r0"]);
-        store.write(&back, "");
-        store.set_perms(&back, &["n0", &format!("r{guest}")]);
-        let number = |value: u32| value.to_string();
-        for (key, value) in [
-            ("frontend", front.clone()),
-            ("params", format!("/simulated/{}", spec.name)),
-            ("frontend-id", guest.to_string()),
-            ("online", number(1)),
-            ("removable", number(spec.removable.into())),
-            ("bootable", number(1)),
-            ("state", number(INITIALISING)),
-            ("dev", spec.name.clone()),
-            ("type", "phy".to_string()),
-            ("mode", if read_only { "r" } else { "w" }.to_string()),
-            ("device-type", kind.to_string()),
-            ("discard-enable", number(spec.habits.discard.into())),
-        ] {
-            store.write(&format!("{back}/{key}"), &value);
-        }
-        for (key, value) in [
-            ("backend", back.clone()),
-            ("backend-id", number(0)),
-            ("state", number(INITIALISING)),
-            ("virtual-device", number(device)),
-            ("device-type", kind.to_string()),
-            ("trusted", number(spec.trusted.into())),
-        ] {
-            store.write(&format!("{front}/{key}"), &value);
-        }
         vbd.leave_over(store, spec.leftover);
         Some(vbd)
     }
@@ -163,138 +128,83 @@ impl Vbd {
         };
         self.publish_features(store);
         self.publish_size(store);
-        let front = &self.front;
-        for (key, value) in [
+        let keys = [
             ("ring-ref", "8"),
             ("event-channel", "3"),
             ("protocol", "x86_64-abi"),
-        ] {
-            store.write(&format!("{front}/{key}"), value);
-        }
-        store.write(&format!("{front}/state"), &state.to_string());
-        self.attention = false;
-        self.switch(store, state);
-    }
-
-    /// The back end's state.
-    pub fn state(&self) -> u32 {
-        self.state
-    }
-
-    /// Whether the toolstack has been told to remove the device.
-    pub fn leaving(&self) -> bool {
-        self.leaving
-    }
-
-    /// Notes a change in xenstore.
-    pub fn path_changed(&mut self, path: &str) {
-        self.attention |= path.starts_with(&self.front);
-    }
-
-    /// `xl block-detach`: asks both ends to close; the directories go when the back end is Closed.
-    pub fn detach(&mut self, store: &mut Xenstored) {
-        store.write(&format!("{}/online", self.back), "0");
-        self.leaving = true;
-        self.switch(store, CLOSING);
+        ];
+        self.pair.write_front(store, &keys);
+        self.pair.leave_over(store, state);
     }
 
     /// The back end closes of its own accord and stays.
     pub fn close<M: GuestMemory>(&mut self, store: &mut Xenstored, site: &mut Site<'_, M>) {
         self.blk.disconnect(site);
-        self.switch(store, CLOSED);
+        self.pair.switch(store, CLOSED);
     }
 
     /// Gives the ring up and removes both directories, at once.
     pub fn destroy<M: GuestMemory>(&mut self, store: &mut Xenstored, site: &mut Site<'_, M>) {
         self.blk.disconnect(site);
-        store.remove(&self.back.clone());
-        store.remove(&self.front.clone());
-    }
-
-    fn switch(&mut self, store: &mut Xenstored, state: u32) {
-        self.state = state;
-        store.write(&format!("{}/state", self.back), &state.to_string());
+        self.pair.remove(store);
     }
 
     /// Looks at the front end's state if it may have changed, and answers it. False if it has not.
     pub fn step<M: GuestMemory>(&mut self, store: &mut Xenstored, site: &mut Site<'_, M>) -> bool {
-        if !std::mem::take(&mut self.attention) {
+        if !self.pair.take_attention() {
             return false;
         }
-        if self.state == INITIALISING {
-            store.write(&format!("{}/hotplug-status", self.back), "connected");
+        let state = self.pair.state();
+        if state == INITIALISING {
+            self.pair
+                .write_back(store, &[("hotplug-status", "connected")]);
             if self.blk.habits.early_features {
                 self.publish_features(store);
                 self.publish_size(store);
             }
             if let Some(order) = self.blk.habits.max_ring_page_order {
-                let key = format!("{}/max-ring-page-order", self.back);
-                store.write(&key, &order.to_string());
+                let keys = [("max-ring-page-order", &*order.to_string())];
+                self.pair.write_back(store, &keys);
             }
-            self.switch(store, INIT_WAIT);
+            self.pair.switch(store, INIT_WAIT);
             // The front end may have been quicker.
-            self.attention = true;
+            self.pair.look_again();
             return true;
         }
-        let front_state = store.read_number(&format!("{}/state", self.front));
-        match front_state.unwrap_or(UNKNOWN) {
-            INITIALISING if self.state == CLOSED => self.switch(store, INIT_WAIT),
-            INITIALISED | CONNECTED if self.state == INIT_WAIT => self.connect(store, site),
-            CLOSING if self.state != CLOSED => self.switch(store, CLOSING),
-            CLOSED if self.state != CLOSED => {
-                self.blk.disconnect(site);
-                self.switch(store, CLOSED);
-            }
+        match self.pair.front_state(store) {
+            INITIALISING if state == CLOSED => self.pair.switch(store, INIT_WAIT),
+            INITIALISED | CONNECTED if state == INIT_WAIT => self.connect(store, site),
+            CLOSING if state != CLOSED => self.pair.switch(store, CLOSING),
+            CLOSED if state != CLOSED => self.close(store, site),
             UNKNOWN => {
                 self.blk.disconnect(site);
-                self.leaving = true;
-                self.switch(store, CLOSED);
+                self.pair.leave(store);
             }
             _ => {}
         }
         true
     }
 
-    /// Whether the toolstack can remove the directories now.
-    pub fn gone(&self) -> bool {
-        self.leaving && self.state == CLOSED
-    }
-
     fn connect<M: GuestMemory>(&mut self, store: &mut Xenstored, site: &mut Site<'_, M>) {
-        match self.front_keys(store) {
-            Ok((grefs, port, persistent)) => {
-                match self.blk.connect(site, &grefs, port, persistent) {
-                    Ok(()) => {
-                        if !self.blk.habits.early_features {
-                            self.publish_features(store);
-                        }
-                        self.publish_size(store);
-                        self.switch(store, CONNECTED);
-                    }
-                    Err(why) => self.refuse(store, site, why),
+        let connected = self
+            .front_keys(store)
+            .and_then(|(grefs, port, persistent)| self.blk.connect(site, &grefs, port, persistent));
+        match connected {
+            Ok(()) => {
+                if !self.blk.habits.early_features {
+                    self.publish_features(store);
                 }
+                self.publish_size(store);
+                self.pair.switch(store, CONNECTED);
             }
-            Err(why) => self.refuse(store, site, why),
+            Err(why) => self.pair.refuse(store, site, why),
         }
-    }
-
-    fn refuse<M: GuestMemory>(
-        &mut self,
-        store: &mut Xenstored,
-        site: &mut Site<'_, M>,
-        why: &'static str,
-    ) {
-        let device = self.device;
-        site.ledger.complain(Complaint::BadKeys { device, why });
-        store.write(&format!("{}/error", self.back), why);
-        self.switch(store, CLOSING);
     }
 
     /// Ring grants, event channel and whether grants persist, as the front end wrote them.
     fn front_keys(&self, store: &Xenstored) -> Result<(Vec<u32>, u32, bool), &'static str> {
-        let key = |name: &str| format!("{}/{name}", self.front);
-        let number = |name: &str| store.read_number::<u32>(&key(name));
-        if let Some(protocol) = store.read(&key("protocol"))
+        let number = |name: &str| self.pair.front_number(store, name);
+        if let Some(protocol) = store.read(&self.pair.front_key("protocol"))
             && protocol != "x86_64-abi"
         {
             return Err("protocol is not x86_64-abi");
@@ -337,7 +247,8 @@ impl Vbd {
             ),
         ] {
             if on || zero {
-                store.write(&format!("{}/{key}", self.back), &u32::from(on).to_string());
+                let value = if on { "1" } else { "0" };
+                self.pair.write_back(store, &[(key, value)]);
             }
         }
     }
@@ -355,7 +266,7 @@ impl Vbd {
             keys.push(("physical-sector-size", bytes.to_string()));
         }
         for (key, value) in keys {
-            store.write(&format!("{}/{key}", self.back), &value);
+            self.pair.write_back(store, &[(key, &value)]);
         }
     }
 }

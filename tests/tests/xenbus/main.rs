@@ -10,7 +10,8 @@ use hypercall::{HostFault, Hypervisor};
 use pv_tests::disk::MemDisk;
 use pv_tests::sim_xen::{Platform, SimDriver, SimXen};
 use pv_tests::xen::hostile::{Plan, StoreMischief, Strike};
-use pv_tests::xen::xenbus::{Leftover, VbdSpec};
+use pv_tests::xen::pair::Leftover;
+use pv_tests::xen::xenbus::VbdSpec;
 use pv_tests::xen::xenstored::StoreHabits;
 use std::collections::BTreeSet;
 use xenbus::{

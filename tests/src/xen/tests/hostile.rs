@@ -153,7 +153,7 @@ fn grants_kept_and_given_back_at_last() {
     assert!(!guest.ungrant(16));
     guest.write(&format!("{FRONT}/state"), "6");
     guest.host.run(100);
-    assert_eq!(guest.host.vbd(51712).unwrap().state(), 6);
+    assert_eq!(guest.host.vbd(51712).unwrap().pair.state(), 6);
     assert!(!guest.ungrant(16) && !guest.ungrant(8));
     guest.host.hostile().hold_grants = false;
     guest.host.run(100);
@@ -205,7 +205,7 @@ fn a_back_end_may_close_at_any_step() {
         }
         guest.write(&format!("{FRONT}/state"), "6");
         guest.host.run(100);
-        assert_eq!(guest.host.vbd(51712).unwrap().state(), 6);
+        assert_eq!(guest.host.vbd(51712).unwrap().pair.state(), 6);
         assert!(guest.ungrant(8) && guest.ungrant(16), "after {steps} steps");
     }
 }

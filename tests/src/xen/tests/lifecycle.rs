@@ -7,14 +7,15 @@ use crate::xen::abi::state::*;
 use crate::xen::abi::store::{DIRECTORY, WATCH};
 use crate::xen::blkback::BlkHabits;
 use crate::xen::ledger::Complaint;
-use crate::xen::xenbus::{Leftover, VbdSpec};
+use crate::xen::pair::Leftover;
+use crate::xen::xenbus::VbdSpec;
 
 fn disk(name: &str) -> VbdSpec {
     VbdSpec::new(name, Box::new(MemDisk::new(64, 512)))
 }
 
 fn state(guest: &Guest) -> u32 {
-    guest.host.vbd(51712).unwrap().state()
+    guest.host.vbd(51712).unwrap().pair.state()
 }
 
 fn front_state(guest: &mut Guest, state: u32) {

@@ -9,7 +9,7 @@ use crate::net::{Checksum, Frame, Port};
 use crate::xen::abi::PAGE;
 use crate::xen::abi::netif::*;
 use crate::xen::netback::NetHabits;
-use crate::xen::xenbus::Leftover;
+use crate::xen::pair::Leftover;
 
 const BLANK: u16 = TX_CSUM_BLANK | TX_DATA_VALIDATED;
 

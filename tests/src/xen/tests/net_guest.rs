@@ -111,7 +111,7 @@ impl NetGuest {
     }
 
     pub fn back_state(&self) -> u32 {
-        self.guest.host.vif(0).map_or(0, |vif| vif.state())
+        self.guest.host.vif(0).map_or(0, |vif| vif.pair.state())
     }
 
     /// Posts receive buffers by their numbers.
