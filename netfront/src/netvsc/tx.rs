@@ -163,9 +163,8 @@ impl<P: Platform> Transmit<P> {
         tickets.hold(section, |index, section| {
             write_header(section.span().start::<48>()?, len);
             let id = id_of(self.frames, index.into());
-            let bytes = u64::from(len).wrapping_add(HEADROOM.into());
-            let number = self.first_section.wrapping_add(index.into());
-            let message = [SEND_DATA, u64::from(number) | bytes << 32, 0, 0, 0];
+            let bytes = len.wrapping_add(HEADROOM.into());
+            let message = message(self.first_section, index, bytes);
             let [a, b, c, d, _] = message;
             let sent = match self.long_messages {
                 true => channel.send_request(id.get(), &message),
@@ -267,9 +266,7 @@ impl<P: Platform> Transmit<P> {
             return Err(SendError::OtherQueue);
         };
         let id = id_of(self.frames, index.into());
-        let number = self.first_section.wrapping_add(index.into());
-        let bytes = section.len() as u64;
-        let message = [SEND_DATA, u64::from(number) | bytes << 32, 0, 0, 0];
+        let message = message(self.first_section, index, section.len() as u32);
         let [a, b, c, d, _] = message;
         let sent = if self.long_messages {
             channel.send(Outgoing::in_band(id.get(), &message).ask_completion())
@@ -360,6 +357,14 @@ fn id_of(frames: u64, place: u32) -> NonZeroU64 {
 
 /// The first word of every message that brings a frame.
 const SEND_DATA: u64 = kind::SEND_RNDIS_PACKET as u64 | (nvsp::DATA as u64) << 32;
+
+/// The message that brings the first `bytes` bytes of a section, by its place among this queue's.
+#[inline(always)]
+fn message(first: u32, index: u16, bytes: u32) -> [u64; nvsp::WORDS] {
+    let number = first.wrapping_add(index.into());
+    let section = u64::from(number) | u64::from(bytes) << 32;
+    [SEND_DATA, section, 0, 0, 0]
+}
 
 fn refusal(why: vmbus::SendError) -> SendError {
     match why {
