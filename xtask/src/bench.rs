@@ -108,9 +108,9 @@ fn trials() -> Vec<Trial> {
     disks.chain(web).collect()
 }
 
-/// A number of some part of a report.
-fn number(part: &Value, name: &str) -> f64 {
-    part.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN)
+/// A number that a report should have.
+fn number(value: Option<&Value>) -> f64 {
+    value.and_then(Value::as_f64).unwrap_or(f64::NAN)
 }
 
 fn disks(rows: &[Row]) -> String {
@@ -128,7 +128,7 @@ fn disks(rows: &[Row]) -> String {
         let Some(bench) = row.report.as_ref().and_then(|report| report.bench.as_ref()) else {
             continue;
         };
-        let number = |name| number(bench, name);
+        let number = |name| number(bench.get(name));
         cells.push(vec![
             row.host.to_string(),
             bench
@@ -167,18 +167,18 @@ fn web(rows: &[Row]) -> String {
         else {
             continue;
         };
-        let frame = |name| traffic.more.get(name).and_then(Value::as_f64);
-        let frame = |name| frame(name).unwrap_or(f64::NAN);
-        let (sent, all) = (frame("tx_frames"), number(serve, "requests"));
+        let serve = |name| number(serve.get(name));
+        let traffic = |name| number(traffic.more.get(name));
+        let (sent, all) = (traffic("tx_frames"), serve("requests"));
         cells.push(vec![
             row.host.to_string(),
             format!("{} of {}", visited.equal, visited.files),
-            format!("{:.1}", visited.bytes as f64 / 1e6 / visited.seconds),
+            format!("{:.1}", visited.megabytes_per_second()),
             format!("{}", load.requests),
             format!("{:.0}", f64::from(load.requests) / load.seconds),
-            format!("{:.2}", (sent + frame("rx_frames")) / all),
-            format!("{:.0}", frame("tx_bytes") / sent),
-            format!("{:.2}", number(serve, "interrupts") / all),
+            format!("{:.2}", (sent + traffic("rx_frames")) / all),
+            format!("{:.0}", traffic("tx_bytes") / sent),
+            format!("{:.2}", serve("interrupts") / all),
         ]);
     }
     table::align(&cells)

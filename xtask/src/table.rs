@@ -105,7 +105,7 @@ fn net(row: &Row) -> String {
     };
     let nic = row.report.as_ref().and_then(|report| report.nic.as_ref());
     let address = nic.and_then(|nic| nic.address.as_deref()).unwrap_or("?");
-    let rate = v.bytes as f64 / 1e6 / v.seconds.max(1e-6);
+    let rate = v.megabytes_per_second();
     format!("{address} {} of {} files, {rate:.1} MB/s", v.equal, v.files)
 }
 

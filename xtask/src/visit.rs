@@ -79,6 +79,13 @@ pub struct Visited {
     pub wrong: Vec<String>,
 }
 
+impl Visited {
+    /// How fast the files came.
+    pub fn megabytes_per_second(&self) -> f64 {
+        self.bytes as f64 / 1e6 / self.seconds.max(1e-6)
+    }
+}
+
 /// A program with its first arguments.
 #[derive(Clone, Debug)]
 struct Tool {

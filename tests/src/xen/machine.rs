@@ -459,20 +459,12 @@ impl<M: GuestMemory> XenHost<M> {
         };
         self.hostile.close_back_ends_in = left.checked_sub(1);
         if left == 0 {
-            for device in self
-                .vbds
-                .iter()
-                .map(|vbd| vbd.pair.device)
-                .collect::<Vec<_>>()
-            {
+            let disks: Vec<_> = self.vbds.iter().map(|vbd| vbd.pair.device).collect();
+            for device in disks {
                 self.close_back_end(device);
             }
-            for device in self
-                .vifs
-                .iter()
-                .map(|vif| vif.pair.device)
-                .collect::<Vec<_>>()
-            {
+            let nics: Vec<_> = self.vifs.iter().map(|vif| vif.pair.device).collect();
+            for device in nics {
                 self.close_net_back_end(device);
             }
         }

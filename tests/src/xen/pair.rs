@@ -1,7 +1,7 @@
 //! A device's two directories in xenstore, and the back end's state in one of them
 //! (`io/xenbus.h`; habits of libxl).
 
-use super::abi::state::{CLOSED, CLOSING, INITIALISING, UNKNOWN};
+use super::abi::state::{CLOSED, CLOSING, CONNECTED, INITIALISING, UNKNOWN};
 use super::ledger::Complaint;
 use super::site::Site;
 use super::xenstored::Xenstored;
@@ -15,6 +15,17 @@ pub enum Leftover {
     Closed,
     /// The back end Connected to a ring that is no more; the front end's keys say Connected.
     Connected,
+}
+
+impl Leftover {
+    /// The state of both ends, if there is any but that of a fresh device.
+    pub fn state(self) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::Closed => Some(CLOSED),
+            Self::Connected => Some(CONNECTED),
+        }
+    }
 }
 
 /// The two ends of a device.

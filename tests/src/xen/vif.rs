@@ -95,10 +95,8 @@ impl Vif {
     }
 
     fn leave_over(&mut self, store: &mut Xenstored, leftover: Leftover) {
-        let state = match leftover {
-            Leftover::None => return,
-            Leftover::Closed => CLOSED,
-            Leftover::Connected => CONNECTED,
+        let Some(state) = leftover.state() else {
+            return;
         };
         self.publish_features(store);
         let keys = [

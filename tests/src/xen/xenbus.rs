@@ -121,10 +121,8 @@ impl Vbd {
     }
 
     fn leave_over(&mut self, store: &mut Xenstored, leftover: Leftover) {
-        let state = match leftover {
-            Leftover::None => return,
-            Leftover::Closed => CLOSED,
-            Leftover::Connected => CONNECTED,
+        let Some(state) = leftover.state() else {
+            return;
         };
         self.publish_features(store);
         self.publish_size(store);

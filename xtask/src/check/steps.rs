@@ -127,13 +127,10 @@ pub fn code(record: &mut Record<'_>, quick: bool) {
         ),
     }
     record.step("a captured session, as Wireshark reads it", || {
-        let debian = match Debian::ready() {
-            None if quick => {
-                return Verdict::Skipped("Wireshark is not in the cache yet".into());
-            }
-            Some(debian) => Ok(debian),
-            None => Debian::prepare(&Progress::new()),
-        };
+        if quick && Debian::ready().is_none() {
+            return Verdict::Skipped("Wireshark is not in the cache yet".into());
+        }
+        let debian = Debian::prepare(&Progress::new());
         debian.and_then(|debian| wireshark::check(&debian)).into()
     });
     if !quick {
